@@ -1,0 +1,171 @@
+"""Artifacts on disk: Parquet with provenance in the schema metadata, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from icis.errors import IcisError
+
+METADATA_KEY = b"icis"
+LIBRARIES = ("icis", "numpy", "pillow", "polars", "pyarrow", "scipy", "timm", "torch")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it into place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write indented JSON atomically, keys sorted."""
+    write_text(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise IcisError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def provenance(
+    artifact: str,
+    *,
+    fingerprint: str,
+    inputs: dict[str, Path],
+    sources: dict[str, str] | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Describe how an artifact came to be.
+
+    ``inputs`` are the files read, by role; ``sources`` the hashes of the files that these were
+    made from in turn. ``facts`` are whatever else a reader of the artifact should know.
+    """
+    hashes = {
+        role: {"path": str(path), "sha256": file_sha256(path)} for role, path in inputs.items()
+    }
+    lineage = dict(sources or {}) | {each["path"]: each["sha256"] for each in hashes.values()}
+    return {
+        "artifact": artifact,
+        "fingerprint": fingerprint,
+        "inputs": hashes,
+        "sources": lineage,
+        "versions": library_versions(),
+        **facts,
+    }
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that numbers depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def git_commit(folder: Path) -> str:
+    """Return the commit of a checkout, with ``-dirty`` where files differ; empty outside of one."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
+    """Return the schema with the provenance in it."""
+    return schema.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
+
+
+def write_table(path: Path, table: pa.Table | pl.DataFrame, metadata: dict[str, Any]) -> None:
+    """Write Parquet atomically with provenance metadata."""
+    arrow = table.to_arrow() if isinstance(table, pl.DataFrame) else table
+    arrow = arrow.replace_schema_metadata(with_metadata(arrow.schema, metadata).metadata)
+    with atomic_path(path) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read Parquet; a damaged or missing file is named."""
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise IcisError(f"{path} is not readable Parquet: {error}") from error
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """Read Parquet into polars."""
+    frame = pl.from_arrow(read_table(path))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the provenance metadata of a Parquet file."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise IcisError(f"{path} is not readable Parquet: {error}") from error
+    if METADATA_KEY not in metadata:
+        raise IcisError(f"{path} was not written by icis: its schema metadata lacks 'icis'")
+    found: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+    return found
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.Array:
+    """Return vectors [N, D] as FixedSizeBinary: little-endian float32, D of them a row."""
+    data = np.ascontiguousarray(vectors, dtype="<f4")
+    width = 4 * data.shape[1]
+    return pa.Array.from_buffers(pa.binary(width), len(data), [None, pa.py_buffer(data)])
+
+
+def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return a FixedSizeBinary column as an array [N, D]."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    width = array.type.byte_width // 4
+    flat = np.frombuffer(array.buffers()[1], dtype="<f4")
+    start = array.offset * width
+    return flat[start : start + len(array) * width].reshape(len(array), width)
+
+
+def require_finite(vectors: NDArray[Any], what: str, names: Sequence[str]) -> None:
+    """Refuse NaN and infinity, naming the first row."""
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise IcisError(
+            f"{what}: {len(bad)} of {len(vectors)} rows hold NaN or infinity, "
+            f"the first is row {bad[0]} ({names[int(bad[0])]})"
+        )

@@ -1,0 +1,158 @@
+"""The seen head ("base classifier"): a linear layer trained on the seen classes' features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from icis.config import SeenHead
+from icis.errors import IcisError
+from icis.evaluation import LabelledFeatures, per_class_accuracy
+from icis.heads import Head, class_rows
+from icis.methods.base import Progress
+from icis.seeding import derive_seed
+
+INITIAL_STD = 0.02
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A seen head with the epoch that was kept and the course of its training."""
+
+    head: Head
+    epoch: int
+    loss: list[float]
+    selection_accuracy: list[float] = field(default_factory=list)
+    """Per-class accuracy after each epoch on the images that select; empty for ``last``."""
+
+
+def full_batches(rows: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Yield batches that are always full: shuffled order follows shuffled order without a gap.
+
+    A batch that runs over the end of an order is filled from the next one.
+    """
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < batch_size:
+            left = torch.cat([left, torch.randperm(rows, generator=generator)])
+        yield left[:batch_size]
+        left = left[batch_size:]
+
+
+def train_seen_head(
+    trainval: LabelledFeatures,
+    recipe: SeenHead,
+    *,
+    classes: tuple[str, ...],
+    seed: int,
+    test_seen: LabelledFeatures | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> TrainedHead:
+    """Train Linear(D → S) by cross-entropy with Adam; keep the epoch that the recipe selects.
+
+    Weights start from N(0, 0.02²), biases from 0; an epoch is ceil(N / batch) full batches.
+    ``test_seen`` is looked at with ``selection: test_seen`` only (the paper's leak).
+    """
+    x = trainval.vectors.to(device)
+    column = dict(zip(classes, range(len(classes)), strict=True))
+    class_rows(classes, tuple(dict.fromkeys(trainval.classes)))
+    y = torch.tensor([column[name] for name in trainval.classes], device=device)
+    judge = None
+    if recipe.selection == "holdout":
+        kept, held = stratified_holdout(y, recipe.holdout, seed)
+        judge = (x[held], y[held])
+        x, y = x[kept], y[kept]
+    elif recipe.selection == "test_seen":
+        if test_seen is None:
+            raise IcisError("selection test_seen needs the test_seen images")
+        target = torch.tensor([column[name] for name in test_seen.classes], device=device)
+        judge = (test_seen.vectors.to(device), target)
+    return _descend(x, y, recipe, classes, judge, seed, progress)
+
+
+def _descend(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    recipe: SeenHead,
+    classes: tuple[str, ...],
+    judge: tuple[torch.Tensor, torch.Tensor] | None,
+    seed: int,
+    progress: Progress | None,
+) -> TrainedHead:
+    assert recipe.batch_size is not None, "resolve() fills in the data set's batch size"
+    generator = torch.Generator().manual_seed(derive_seed("seen head weights", seed))
+    weight = torch.empty(len(classes), x.shape[1]).normal_(0, INITIAL_STD, generator=generator)
+    weight, bias = weight.to(x.device), torch.zeros(len(classes), device=x.device)
+    weight.grad, bias.grad = torch.empty_like(weight), torch.empty_like(bias)
+    optimizer = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, fused=True)
+    order = torch.Generator().manual_seed(derive_seed("seen head order", seed))
+    batches = full_batches(len(x), recipe.batch_size, order)
+    steps = math.ceil(len(x) / recipe.batch_size)
+    losses: list[float] = []
+    accuracies: list[float] = []
+    best: tuple[float, int, Head] | None = None
+    for epoch in range(1, recipe.epochs + 1):
+        total = torch.zeros((), device=x.device, dtype=torch.float64)
+        for _ in range(steps):
+            rows = next(batches).to(x.device)
+            total += _step(x[rows], y[rows], weight, bias, optimizer)
+        losses.append(float(total) / steps)
+        if not math.isfinite(losses[-1]):
+            raise IcisError(f"seen head: the loss became {losses[-1]} in epoch {epoch}")
+        if judge is not None:
+            head = Head(weight, bias, classes)
+            value = per_class_accuracy(head.scores(judge[0]).argmax(1).cpu(), judge[1].cpu())
+            accuracies.append(value)
+            if best is None or value > best[0]:
+                best = (value, epoch, Head(weight.clone(), bias.clone(), classes))
+        if progress:
+            progress(epoch, losses[-1])
+    if best is None:
+        return TrainedHead(Head(weight, bias, classes).to("cpu"), recipe.epochs, losses)
+    return TrainedHead(best[2].to("cpu"), best[1], losses, accuracies)
+
+
+def _step(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+) -> torch.Tensor:
+    """Take one step and return the mean cross-entropy before it.
+
+    The gradient is written down, (softmax - onehot) / B times x: autograd's own overhead
+    would be most of a step of this size.
+    """
+    log_p = torch.addmm(bias, x, weight.T).log_softmax(dim=1)
+    loss = -log_p.gather(1, y[:, None]).mean()
+    delta = log_p.exp_()
+    delta[torch.arange(len(y), device=y.device), y] -= 1
+    delta /= len(y)
+    assert weight.grad is not None
+    assert bias.grad is not None
+    torch.mm(delta.T, x, out=weight.grad)
+    torch.sum(delta, dim=0, out=bias.grad)
+    optimizer.step()
+    return loss
+
+
+def stratified_holdout(
+    labels: torch.Tensor, part: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split row numbers into kept and held out: ``part`` of each class, rounded, at most all but one."""
+    generator = torch.Generator().manual_seed(derive_seed("holdout", seed))
+    kept, held = [], []
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1).cpu()
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        count = min(round(part * len(rows)), len(rows) - 1)
+        held.append(rows[:count])
+        kept.append(rows[count:])
+    if not sum(len(rows) for rows in held):
+        raise IcisError(f"holding out {part:g} of each class leaves no image to select by")
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values

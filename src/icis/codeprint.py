@@ -1,0 +1,90 @@
+"""A hash of the code that a step runs: its module and every module of icis that it imports.
+
+Comments, docstrings and formatting do not count. Modules that only describe, validate or point
+(their values reach a step through its settings) do not count either.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+NEUTRAL = frozenset(
+    {
+        "icis",
+        "icis.cli",
+        "icis.codeprint",
+        "icis.config",
+        "icis.errors",
+        "icis.layout",
+        "icis.methods",
+        "icis.plan",
+        "icis.schema",
+        "icis.stages",
+    }
+)
+
+
+def code_hash(*modules: str) -> str:
+    """Return the hash of the modules named and of all that they import, nested imports too."""
+    state = hashlib.sha256()
+    for name in sorted(closure(*modules)):
+        state.update(f"{name}\n{_normalised(name)}\n".encode())
+    return state.hexdigest()
+
+
+def closure(*modules: str) -> set[str]:
+    """Return the modules of icis that count for the ones named."""
+    waiting, found = list(modules), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in NEUTRAL:
+            continue
+        found.add(name)
+        waiting += _imports(name)
+    return found
+
+
+def _file(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_file(module).read_text())
+
+
+def _imports(module: str) -> set[str]:
+    found = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names if each.name.startswith("icis.")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "icis":
+            base = str(node.module)
+            inner = {f"{base}.{each.name}" for each in node.names}
+            submodules = {name for name in inner if _file(name).is_file()}
+            found |= submodules
+            if len(submodules) < len(inner):
+                found.add(base)
+    return found
+
+
+@cache
+def _normalised(module: str) -> str:
+    tree = ast.parse(_file(module).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

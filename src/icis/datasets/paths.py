@@ -1,0 +1,35 @@
+"""Paths as experiment files write them: with variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from icis.errors import IcisError
+
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def expand(text: str) -> Path:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's values."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            raise IcisError(
+                f"{text}: the environment variable {name} is not set; "
+                f"set it to the folder that holds the data (export {name}=FOLDER)"
+            )
+        return found
+
+    return Path(VARIABLE.sub(value, text)).expanduser()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return ``folder/name``; refuse a name that leads out of the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise IcisError(f"{name!r} leads out of {folder}: name a path inside")
+    return path

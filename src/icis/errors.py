@@ -1,0 +1,14 @@
+"""Errors that a user can mend: printed as one message, without a traceback."""
+
+
+class IcisError(Exception):
+    """A problem with the user's input; its text says the value, what was expected, how to mend it."""
+
+
+class ConfigError(IcisError):
+    """An experiment file that cannot be run; lists every problem found."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source} cannot be run:\n{lines}")

@@ -1,0 +1,100 @@
+"""Features x scorer → predictions → metrics. Knows nothing of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from icis.errors import IcisError
+from icis.heads import class_rows
+from icis.scorers import Scorer
+
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features [N, D] of test images with the class name of each."""
+
+    vectors: torch.Tensor
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Per image: the column of the highest score, and the entropy (nats) of the softmax."""
+
+    columns: torch.Tensor
+    entropy: torch.Tensor
+
+
+def predict(scorer: Scorer, features: torch.Tensor, *, device: str = "cpu") -> Prediction:
+    """Score features [N, D] chunk by chunk; memory does not grow with N."""
+    scorer = scorer.to(device)
+    columns, entropies = [], []
+    for chunk in features.split(CHUNK):
+        scores = scorer.scores(chunk.to(device))
+        log_p = scores.log_softmax(dim=1)
+        columns.append(scores.argmax(dim=1).cpu())
+        entropies.append(-(log_p.exp() * log_p).sum(dim=1).cpu())
+    if not columns:
+        return Prediction(torch.empty(0, dtype=torch.long), torch.empty(0))
+    return Prediction(torch.cat(columns), torch.cat(entropies))
+
+
+def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the mean over the classes in ``target`` of each one's accuracy, in percent.
+
+    Every class weighs the same, however many images it has (Xian et al., 2018).
+    """
+    if predicted.shape != target.shape or not len(target):
+        raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
+    _, at = target.unique(return_inverse=True)
+    right = torch.zeros(int(at.max()) + 1, dtype=torch.float64)
+    right.index_add_(0, at, (predicted == target).double())
+    return float((right / at.bincount()).mean() * 100)
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """Return H = 2·S·U / (S + U), 0 where both are 0."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
+def accuracy(scorer: Scorer, images: LabelledFeatures, *, device: str = "cpu") -> float:
+    """Return the per-class accuracy in percent of a scorer on labelled features."""
+    target = _columns(scorer.classes, images.classes)
+    return per_class_accuracy(predict(scorer, images.vectors, device=device).columns, target)
+
+
+def evaluate(
+    joint: Scorer,
+    unseen: Scorer,
+    *,
+    test_seen: LabelledFeatures,
+    test_unseen: LabelledFeatures,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Return T1, S, U, H in percent, the mean entropy over all test images, and chance levels.
+
+    ``unseen`` scores the unseen classes alone (I-ZSL), ``joint`` all classes (I-GZSL).
+    """
+    on_seen = predict(joint, test_seen.vectors, device=device)
+    on_unseen = predict(joint, test_unseen.vectors, device=device)
+    seen = per_class_accuracy(on_seen.columns, _columns(joint.classes, test_seen.classes))
+    novel = per_class_accuracy(on_unseen.columns, _columns(joint.classes, test_unseen.classes))
+    return {
+        "T1": accuracy(unseen, test_unseen, device=device),
+        "U": novel,
+        "S": seen,
+        "H": harmonic_mean(seen, novel),
+        "entropy": float(torch.cat([on_seen.entropy, on_unseen.entropy]).double().mean()),
+        "chance_T1": 100 / len(unseen.classes),
+        "chance_all": 100 / len(joint.classes),
+    }
+
+
+def _columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
+    distinct = tuple(dict.fromkeys(names))
+    column = dict(zip(distinct, class_rows(classes, distinct), strict=True))
+    return torch.tensor([column[name] for name in names])

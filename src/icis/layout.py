@@ -1,0 +1,100 @@
+"""Where every artifact lies; the only place that knows (Snakefile and CLI both ask here).
+
+All methods take names, or Snakemake wildcards such as ``{dataset}``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def raw(dataset: str) -> Path:
+    """Return the folder of a data set that the project makes itself."""
+    return Path("data/raw") / dataset
+
+
+def index(dataset: str) -> Path:
+    """Return the image index: a row is an image."""
+    return Path("data/index") / f"{dataset}.parquet"
+
+
+def descriptors(dataset: str, descriptor: str) -> Path:
+    """Return the descriptors: a row is a class."""
+    return Path("data/descriptors") / dataset / f"{descriptor}.parquet"
+
+
+def backbone(dataset: str, backbone: str) -> Path:
+    """Return the folder of a backbone trained on a data set, in timm's local-dir layout."""
+    return Path("data/backbones") / dataset / backbone
+
+
+def features(dataset: str, backbone: str) -> Path:
+    """Return the features: a row is an image."""
+    return Path("data/features") / dataset / f"{backbone}.parquet"
+
+
+def seen_heads(dataset: str, backbone: str, head: str) -> Path:
+    """Return the seen heads: a row is a (seed, seen class)."""
+    return Path("data/heads") / dataset / backbone / f"{head}.parquet"
+
+
+def results(experiment: str) -> Path:
+    """Return the folder of an experiment's results."""
+    return Path("results") / experiment
+
+
+def cell(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return a cell's folder of injected heads; ``method`` is ``<method>-<variant>``."""
+    return results(experiment) / "cells" / dataset / backbone / head / descriptor / method
+
+
+def injection(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return the manifest of a cell's injected heads, written last."""
+    return cell(experiment, dataset, backbone, head, descriptor, method) / "injection.json"
+
+
+def cell_metrics(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return a cell's metrics: a row is a (seed, metric)."""
+    folder = cell(experiment, dataset, backbone, head, descriptor, method)
+    return folder.parent / f"{folder.name}.parquet"
+
+
+def metrics(experiment: str) -> Path:
+    """Return all metrics of an experiment, long format."""
+    return results(experiment) / "metrics.parquet"
+
+
+def headline(experiment: str) -> Path:
+    """Return the headline numbers as JSON, for ``dvc metrics show``."""
+    return results(experiment) / "metrics.json"
+
+
+def table(experiment: str, table: str, suffix: str) -> Path:
+    """Return a table in one of its formats."""
+    return results(experiment) / "tables" / f"{table}.{suffix}"
+
+
+def figure(experiment: str, table: str, suffix: str) -> Path:
+    """Return the figure of a table in one of its formats."""
+    return results(experiment) / "figures" / f"{table}.{suffix}"
+
+
+def tracked(experiment: str) -> Path:
+    """Return the receipt of what was logged to MLflow."""
+    return results(experiment) / "mlflow.json"
+
+
+def resolved(experiment: str) -> Path:
+    """Return the validated experiment with every override applied, read by all jobs."""
+    return Path(".snakemake/icis") / f"{experiment}.json"
+
+
+def log(experiment: str, step: str, *names: str) -> Path:
+    """Return a rule's log file."""
+    return Path("logs") / experiment / step / f"{'/'.join(names) or step}.log"

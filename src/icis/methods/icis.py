@@ -1,0 +1,71 @@
+"""ICIS: image-free classifier injection (Christensen et al., ICCV 2023, arXiv 2308.10599)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from icis.methods.base import Injection, InjectionProblem, Progress
+from icis.methods.training import TrainedMethod
+from icis.schema import Strict
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class LossWeights(Strict):
+    """Weights of the four reconstruction terms; 0 leaves a term out."""
+
+    a2a: Weight = 1.0
+    """Descriptor to descriptor."""
+    w2w: Weight = 1.0
+    """Classifier weight to classifier weight."""
+    a2w: Weight = 1.0
+    """Descriptor to classifier weight: the term that prediction needs."""
+    w2a: Weight = 1.0
+    """Classifier weight to descriptor."""
+
+
+class Icis(TrainedMethod):
+    """Two encoder-decoders with a shared latent space, trained by four reconstruction terms."""
+
+    method: Literal["icis"] = "icis"
+    distance: Literal["cosine", "l2"] = "cosine"
+    losses: LossWeights = LossWeights()
+    unseen_descriptors: bool = True
+    """Whether the unseen classes' descriptors take part in the a2a term."""
+    depth: Annotated[int, Field(ge=2, le=4)] = 2
+    """2: one layer each; 3: decoders through 1000 units; 4: encoders of two layers as well."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Icis:
+        if self.losses.a2w == 0:
+            raise PydanticCustomError(
+                "losses", "losses.a2w is 0: prediction needs this term, give it a positive weight"
+            )
+        if self.unseen_descriptors and self.losses.a2a == 0:
+            raise PydanticCustomError(
+                "losses",
+                "unseen_descriptors takes effect through losses.a2a only, which is 0: "
+                "set unseen_descriptors: false",
+            )
+        return self
+
+    def fit(
+        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
+    ) -> Injection:
+        """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
+        from icis.methods.encoders import fit_injection
+
+        active = {key: value for key, value in self.losses.model_dump().items() if value > 0}
+        return fit_injection(
+            problem,
+            self,
+            losses=active,
+            use_unseen=self.unseen_descriptors,
+            depth=self.depth,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )

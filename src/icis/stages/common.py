@@ -1,0 +1,82 @@
+"""What the stages share: device, progress bars, locks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from icis.datasets.images import ImagesDataset
+from icis.datasets.paths import expand
+from icis.datasets.sources import ImageSource, open_source
+from icis.errors import IcisError
+from icis.layout import raw
+
+if TYPE_CHECKING:
+    from icis.methods.base import Progress
+    from icis.plan import Plan
+
+
+def pick_device(wanted: str = "auto") -> str:
+    """Return the torch device: ``auto`` takes a GPU where there is one."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise IcisError(f"device {wanted} is asked for, but torch sees no GPU; use cpu or auto")
+    return wanted
+
+
+def device_name(device: str) -> str:
+    """Return the device as it is recorded beside results."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+@contextmanager
+def epochs_bar(label: str, total: int) -> Iterator[Progress]:
+    """Show a progress bar of epochs with the loss; nothing where stderr is no terminal."""
+    with tqdm(total=total, desc=label, unit="epoch", disable=None, leave=False) as bar:
+
+        def progress(epoch: int, loss: float) -> None:
+            bar.update(epoch - bar.n)
+            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+
+        yield progress
+
+
+@contextmanager
+def only_one(output: Path) -> Iterator[None]:
+    """Keep two processes from working on one output at a time.
+
+    A job that outlives a killed Snakemake may still be running when the next run starts it anew.
+    """
+    lock = Path(".snakemake/icis/locks") / f"{str(output).replace('/', '~')}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def images_of(plan: Plan, dataset: str) -> tuple[ImagesDataset, ImageSource]:
+    """Return the data set as images with a table of splits, and the source of its files.
+
+    A drawn data set is one, once it is drawn.
+    """
+    data = plan.dataset(dataset)
+    if data.kind == "drawn":
+        data = ImagesDataset(
+            kind="images",
+            root=str(raw(dataset)),
+            descriptors=data.descriptors,
+            batch_size=data.batch_size,
+            split_version=data.split_version,
+        )
+    if not isinstance(data, ImagesDataset):
+        raise IcisError(f"datasets.{dataset} has no images: its kind is {data.kind}")
+    return data, open_source(expand(data.root))
