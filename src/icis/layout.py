@@ -98,3 +98,8 @@ def resolved(experiment: str) -> Path:
 def log(experiment: str, step: str, *names: str) -> Path:
     """Return a rule's log file."""
     return Path("logs") / experiment / step / f"{'/'.join(names) or step}.log"
+
+
+def benchmark(experiment: str, step: str, *names: str) -> Path:
+    """Return a rule's record of time and memory."""
+    return log(experiment, step, *names).with_suffix(".benchmark.tsv")

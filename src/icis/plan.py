@@ -1,15 +1,14 @@
-"""From an experiment to its cells, and to what Snakemake asks for each file: inputs, fingerprints."""
+"""From an experiment to its cells, and to what Snakemake asks of a file: inputs, fingerprints."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from icis import layout
 from icis.codeprint import code_hash
@@ -23,20 +22,20 @@ from icis.config import (
     Table,
     Xlsa17Dataset,
 )
-from icis.datasets.paths import expand
-from icis.datasets.xlsa17 import split_files
+from icis.datasets.files import GivenFile, descriptor_files, index_files, weight_files
 from icis.errors import ConfigError, IcisError
 from icis.methods import Method
-from icis.schema import Strict, canonical_hash
+from icis.schema import Strict, canonical_hash, suggest
 
 LONGEST_VARIANT = 100
+Entry = TypeVar("Entry")
 
 
 def variant_slug(settings: Strict, *, ignore: Sequence[str] = ()) -> str:
     """Return an ASCII slug of the settings that differ from the defaults."""
     found = {key: value for key, value in settings.differences().items() if key not in ignore}
     parts = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in found.items()]
-    slug = "_".join(re.sub(r"[^a-z0-9.-]+", "-", part.lower()) for part in parts)
+    slug = "_".join(re.sub(r"[^a-z0-9.-]+", "-", part.lower().replace("e+", "e")) for part in parts)
     if len(slug) > LONGEST_VARIANT:
         slug = f"{slug[:LONGEST_VARIANT]}-{canonical_hash(found)[:8]}"
     return slug or "default"
@@ -106,7 +105,7 @@ class Plan:
             resolved = settings.resolve(batch_size=data.batch_size)
             head_resolved = recipe.resolve(batch_size=data.batch_size)
             identity = {
-                "dataset": [dataset, _without_descriptors(data)],
+                "dataset": [dataset, _images_identity(data)],
                 "backbone": [backbone, self._backbone_identity(dataset, backbone)],
                 "head": head_resolved.identity(),
                 "descriptor": [descriptor, data.descriptors[descriptor].identity()],
@@ -175,7 +174,10 @@ class Plan:
     def index_fingerprint(self, dataset: str) -> str:
         """Return the fingerprint of an index."""
         data = self.dataset(dataset)
-        return self.fingerprint("index", _without_descriptors(data))
+        settings = _images_identity(data)
+        if isinstance(data, Xlsa17Dataset):
+            settings["labels"] = next(iter(data.features.values()))
+        return self.fingerprint("index", settings)
 
     def descriptor_fingerprint(self, dataset: str, descriptor: str) -> str:
         """Return the fingerprint of a descriptor table."""
@@ -184,7 +186,7 @@ class Plan:
 
     def draw_fingerprint(self, dataset: str) -> str:
         """Return the fingerprint of a drawn data set."""
-        return self.fingerprint("draw", _without_descriptors(self.dataset(dataset)))
+        return self.fingerprint("draw", _images_identity(self.dataset(dataset)))
 
     def training_fingerprint(self, backbone: str) -> str:
         """Return the fingerprint of a trained backbone."""
@@ -216,99 +218,100 @@ class Plan:
         data = self.dataset(dataset)
         if isinstance(data, DrawnDataset):
             return [layout.raw(dataset) / "splits.csv"]
-        if isinstance(data, Xlsa17Dataset):
-            return split_files(data)
-        root = expand(data.root)
-        beside = [expand(name) for name in (data.splits, data.class_list) if name]
-        return [root, *(path for path in beside if path.is_file())]
+        return list(dict.fromkeys(file.path() for file in index_files(dataset, data)))
 
     def descriptor_file(self, dataset: str, descriptor: str) -> Path:
         """Return the file that a descriptor is read from; for one inside a tar, the tar."""
         data = self.dataset(dataset)
         source = _lookup(data.descriptors, descriptor, "descriptor")
-        path = expand(source.file)
-        if path.is_absolute() or path.exists():
-            return path
-        if isinstance(data, DrawnDataset):
+        root = data.root if isinstance(data, ImagesDataset) else None
+        path = GivenFile("file", source.file, root).path()
+        if isinstance(data, DrawnDataset) and not path.exists():
             return layout.raw(dataset) / path
-        if isinstance(data, ImagesDataset):
-            root = expand(data.root)
-            return root / path if root.is_dir() else root
         return path
 
+    def feature_files(self, dataset: str, backbone: str) -> list[Path]:
+        """Return the files that features are taken from, besides images."""
+        return [file.path() for file in self._feature_files(dataset, backbone)]
+
+    def _feature_files(self, dataset: str, backbone: str) -> list[GivenFile]:
+        data = self.dataset(dataset)
+        if isinstance(data, Xlsa17Dataset):
+            key = f"datasets.{dataset}.features.{backbone}"
+            return [GivenFile(key, _lookup(data.features, backbone, "features file"))]
+        return list(weight_files(backbone, self.backbone(backbone)))
+
     def missing_files(self) -> list[str]:
-        """Return a line for every file that the experiment reads and that is not there."""
-        found: dict[str, None] = {}
+        """Return a line for every file that is still to be read and that is not there.
 
-        def need(path: Path, where: str) -> None:
-            if not path.exists():
-                found[f"{where}: {path} does not exist"] = None
-
-        for cell in self.cells.values():
-            where = f"datasets.{cell.dataset}"
-            data = self.dataset(cell.dataset)
-            if not isinstance(data, DrawnDataset):
-                for path in self.source_files(cell.dataset):
-                    need(path, where)
-                described = f"{where}.descriptors.{cell.descriptor}"
-                need(self.descriptor_file(cell.dataset, cell.descriptor), described)
-            if isinstance(data, Xlsa17Dataset):
-                name = data.features[cell.backbone]
-                need(expand(name), f"{where}.features.{cell.backbone}")
-            elif (weights := self.backbone(cell.backbone).weights).startswith("local-dir:"):
-                folder = expand(weights.removeprefix("local-dir:"))
-                need(folder / "config.json", f"backbones.{cell.backbone}.weights")
-        return list(found)
+        What was made into an artifact already may be gone.
+        """
+        needed: dict[GivenFile, None] = {}
+        for dataset, backbone, _, descriptor, _ in self.cells:
+            data = self.dataset(dataset)
+            if not layout.index(dataset).exists():
+                needed |= dict.fromkeys(index_files(dataset, data))
+            if not layout.descriptors(dataset, descriptor).exists():
+                needed |= dict.fromkeys(descriptor_files(dataset, data, descriptor))
+            if not layout.features(dataset, backbone).exists():
+                needed |= dict.fromkeys(self._feature_files(dataset, backbone))
+        return [problem for file in needed if (problem := file.problem()) is not None]
 
 
-def _without_descriptors(data: AnyDataset) -> dict[str, Any]:
-    return {key: value for key, value in data.identity().items() if key != "descriptors"}
+def _images_identity(data: AnyDataset) -> dict[str, Any]:
+    """Return what images, classes and splits depend on."""
+    others = {"descriptors", "batch_size", "features"}
+    return {key: value for key, value in data.identity().items() if key not in others}
 
 
-def _lookup(entries: dict[str, Any], name: str, what: str) -> Any:
+def _lookup(entries: Mapping[str, Entry], name: str, what: str) -> Entry:
     if name not in entries:
         raise IcisError(_no_such(what, name, entries))
     return entries[name]
 
 
 def _no_such(what: str, name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
-    return f"there is no {what} {name!r}; {hint}"
+    return f"there is no {what} {name!r}; {suggest(name, known)}"
 
 
 def _references(experiment: Experiment) -> Iterable[str]:
     """Yield every name in a table that leads nowhere, and combinations that cannot be."""
-    slugs: dict[str, str] = {}
-    for key, method in experiment.methods.items():
-        slug = f"{method.method}-{variant_slug(method, ignore=('method',))}"
-        if slug in slugs:
-            yield f"methods.{key}: it is the same configuration as methods.{slugs[slug]}"
-        slugs.setdefault(slug, key)
+    methods = {
+        key: f"{method.method}-{variant_slug(method, ignore=('method',))}"
+        for key, method in experiment.methods.items()
+    }
+    heads = {key: head_slug(recipe) for key, recipe in experiment.heads.items()}
+    for axis, slugs in (("methods", methods), ("heads", heads)):
+        first = {slug: key for key, slug in reversed(slugs.items())}
+        for key, slug in slugs.items():
+            if first[slug] != key:
+                yield f"{axis}.{key}: it is the same configuration as {axis}.{first[slug]}"
     if not experiment.tables:
         yield "tables: there is none, so there is nothing to compute"
     for name, table in experiment.tables.items():
         where = f"tables.{name}"
-        sources = {
-            "datasets": experiment.datasets, "heads": experiment.heads,
-            "methods": experiment.methods,
-        }  # fmt: skip
-        broken = False
-        for axis, known in sources.items():
+        for axis in ("datasets", "heads", "methods"):
+            known = getattr(experiment, axis)
             for each in getattr(table, axis):
                 if each not in known:
-                    broken = True
                     yield f"{where}.{axis}: {_no_such(axis[:-1], each, known)}"
-        for dataset in table.datasets if not broken else ():
-            data = experiment.datasets[dataset]
-            for descriptor in table.descriptors:
-                if descriptor not in data.descriptors:
-                    what = f"descriptor of datasets.{dataset}"
-                    yield f"{where}.descriptors: {_no_such(what, descriptor, data.descriptors)}"
-            given = isinstance(data, Xlsa17Dataset)
-            backbones: Iterable[str] = data.features if given else experiment.backbones  # type: ignore[union-attr]
-            for backbone in table.backbones:
-                if backbone not in backbones:
-                    what = f"features file of datasets.{dataset}" if given else "backbone"
-                    yield f"{where}.backbones: {_no_such(what, backbone, backbones)}"
+        for dataset in table.datasets:
+            if dataset in experiment.datasets:
+                yield from _dataset_references(experiment, table, where, dataset)
+
+
+def _dataset_references(
+    experiment: Experiment, table: Table, where: str, dataset: str
+) -> Iterable[str]:
+    data = experiment.datasets[dataset]
+    for descriptor in table.descriptors:
+        if descriptor not in data.descriptors:
+            what = f"descriptor of datasets.{dataset}"
+            yield f"{where}.descriptors: {_no_such(what, descriptor, data.descriptors)}"
+    backbones: Iterable[str] = experiment.backbones
+    what = "backbone"
+    if isinstance(data, Xlsa17Dataset):
+        backbones, what = data.features, f"features file of datasets.{dataset}"
+    for backbone in table.backbones:
+        if backbone not in backbones:
+            yield f"{where}.backbones: {_no_such(what, backbone, backbones)}"

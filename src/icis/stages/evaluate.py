@@ -9,6 +9,7 @@ import polars as pl
 from icis import layout
 from icis.artifacts import git_commit, provenance, read_metadata, write_table
 from icis.evaluation import evaluate
+from icis.errors import IcisError
 from icis.features import load_features
 from icis.plan import Cell, Plan
 from icis.scorers import load_scorers
@@ -21,7 +22,11 @@ def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
     device = pick_device(device)
     manifest_path = layout.injection(plan.experiment.name, *cell.key)
     features_path = layout.features(cell.dataset, cell.backbone)
-    manifest = load_manifest(manifest_path)
+    try:
+        manifest = load_manifest(manifest_path)
+    except IcisError:
+        manifest_path.unlink(missing_ok=True)  # the next run makes the damaged heads anew
+        raise
     features = load_features(features_path)
     training = read_metadata(layout.seen_heads(*cell.key[:3]))["training"]
     test_seen, test_unseen = features.split("test_seen"), features.split("test_unseen")

@@ -149,7 +149,7 @@ def load_manifest(path: Path) -> dict[str, Any]:
     for each in manifest["seeds"].values():
         if file_sha256(path.parent / each["file"]) != each["sha256"]:
             raise IcisError(
-                f"{path.parent / each['file']} is damaged (other checksum than its manifest's); "
-                "delete the manifest to make it again"
+                f"{path.parent / each['file']} is damaged: it does not have the checksum of its "
+                "manifest; run the same command again to make it anew"
             )
     return manifest

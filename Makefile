@@ -1,0 +1,51 @@
+# Everything that a fresh machine needs is Python 3.11+, GNU make and this file.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORES ?= all
+EXPERIMENT ?= params.yaml
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := true
+
+.PHONY: demo table test test-slow lint format lock clean help
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## draw a data set, run every stage on it, print the table
+	$(BIN)/snakemake --cores $(CORES) --configfile experiments/demo.yaml
+	$(BIN)/icis show --config experiments/demo.yaml
+
+test: $(VENV)/.installed lint  ## linters, types and all tests that take minutes
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.installed  ## tests on real data, kills, whole runs
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed  ## ruff, mypy, snakefmt, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.installed  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+lock: $(VENV)/.installed  ## write the versions installed into requirements.lock
+	scripts/lock $(BIN)/python > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	touch $(VENV)/.installed
+
+clean:  ## remove everything that is computed (not the environment)
+	rm -rf results/*/ data/*/ logs .snakemake mlflow.db mlartifacts mlruns

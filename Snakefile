@@ -1,0 +1,78 @@
+# The whole pipeline. Science comes from params.yaml (or the file given by --configfile), resources
+# from workflow/profiles/.
+import sys
+
+from snakemake.utils import min_version
+
+from icis import layout, runlock
+from icis.errors import IcisError
+from icis.workflow import FORMATS, PICTURES, Workflow
+
+min_version("9.3")
+
+if not workflow.overwrite_configfiles:  # both would be merged
+
+    configfile: "params.yaml"
+
+
+SOURCE = ", ".join(str(file) for file in workflow.configfiles)
+try:
+    FLOW = Workflow(config, SOURCE)
+    if "--lint" not in sys.argv:
+        FLOW.require_files()
+except IcisError as error:
+    raise WorkflowError(str(error))
+
+NAME = FLOW.name
+ICIS = f"{sys.executable} -m icis"
+CONFIG = FLOW.file
+
+
+container: "docker://icis:latest"
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    backbone="[^/]+",
+    head="[^/]+",
+    descriptor="[^/]+",
+    method="[^/]+",
+
+
+onstart:
+    try:
+        runlock.hold()
+    except IcisError as error:
+        raise WorkflowError(str(error))
+
+
+rule all:
+    input:
+        layout.metrics(NAME),
+        layout.headline(NAME),
+        [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS],
+        [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES],
+        layout.tracked(NAME),
+    default_target: True
+
+
+rule features:
+    input:
+        FLOW.feature_targets(),
+
+
+rule heads:
+    input:
+        FLOW.head_targets(),
+
+
+rule cells:
+    input:
+        FLOW.cell_files(),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/heads.smk"
+include: "workflow/rules/cells.smk"
+include: "workflow/rules/results.smk"

@@ -1,0 +1,257 @@
+"""The command line: every stage is a verb; heavy libraries load in the verb that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icis.errors import IcisError
+
+if TYPE_CHECKING:
+    from icis.plan import Plan
+
+app = typer.Typer(
+    name="icis",
+    help="Zero-shot classification without images: heads for unseen classes from descriptors.\n\n"
+    "A whole experiment: snakemake --cores all --configfile FILE. The verbs under 'Stages' are "
+    "the steps that it runs, in their order; each reads the files of the steps before it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The experiment file.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads to use.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if any.")]
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of 'datasets'.")]
+BackboneName = Annotated[str, typer.Argument(metavar="BACKBONE", help="A key of 'backbones'.")]
+HeadName = Annotated[
+    str, typer.Argument(metavar="HEAD", help="Recipe and selection, such as linear-last.")
+]
+DescriptorName = Annotated[
+    str, typer.Argument(metavar="DESCRIPTOR", help="A key of the data set's 'descriptors'.")
+]
+CellName = Annotated[
+    str, typer.Argument(metavar="METHOD", help="<method>-<variant>, such as icis-default.")
+]
+PARAMS = Path("params.yaml")
+STAGES = "Stages"
+
+
+def load_plan(config: Path) -> Plan:
+    """Read an experiment file into a plan."""
+    from icis.config import read_experiment
+    from icis.plan import Plan
+
+    return Plan(read_experiment(config), source=str(config))
+
+
+def use_threads(threads: int) -> None:
+    """Limit torch to the threads that the scheduler gave."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+@app.command(rich_help_panel=STAGES)
+def draw(dataset: DatasetName, config: Config = PARAMS) -> None:
+    """Draw the embedded data set into data/raw/DATASET."""
+    from icis.stages import draw
+
+    draw.run(load_plan(config), dataset)
+
+
+@app.command(rich_help_panel=STAGES)
+def index(dataset: DatasetName, config: Config = PARAMS) -> None:
+    """Index the images of a data set with class and split."""
+    from icis.stages import index
+
+    index.run(load_plan(config), dataset)
+
+
+@app.command(rich_help_panel=STAGES)
+def describe(dataset: DatasetName, descriptor: DescriptorName, config: Config = PARAMS) -> None:
+    """Read a descriptor of every class."""
+    from icis.stages import describe
+
+    describe.run(load_plan(config), dataset, descriptor)
+
+
+@app.command(rich_help_panel=STAGES)
+def finetune(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Train a backbone on the seen classes' trainval images."""
+    from icis.stages import finetune
+
+    use_threads(threads)
+    finetune.run(load_plan(config), dataset, backbone, workers=threads - 1, device=device)
+
+
+@app.command(rich_help_panel=STAGES)
+def extract(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Extract the features of every image to Parquet."""
+    from icis.stages import extract
+
+    use_threads(threads)
+    extract.run(load_plan(config), dataset, backbone, workers=threads - 1, device=device)
+
+
+@app.command(rich_help_panel=STAGES)
+def train_head(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Train the seen heads, one a seed."""
+    from icis.stages import train_head
+
+    use_threads(threads)
+    train_head.run(load_plan(config), dataset, backbone, head, device=device)
+
+
+@app.command(rich_help_panel=STAGES)
+def inject(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    method: CellName,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Run a method for each seed: predict heads of the unseen classes and join them."""
+    from icis.stages import inject
+
+    use_threads(threads)
+    plan = load_plan(config)
+    inject.run(plan, plan.cell(dataset, backbone, head, descriptor, method), device=device)
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    method: CellName,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Evaluate injected heads on the test images."""
+    from icis.stages import evaluate
+
+    use_threads(threads)
+    plan = load_plan(config)
+    evaluate.run(plan, plan.cell(dataset, backbone, head, descriptor, method), device=device)
+
+
+@app.command(rich_help_panel=STAGES)
+def collect(config: Config = PARAMS) -> None:
+    """Collect the metrics of all cells into results/<name>/metrics.parquet."""
+    from icis.stages import collect
+
+    collect.run(load_plan(config))
+
+
+@app.command(rich_help_panel=STAGES)
+def tabulate(config: Config = PARAMS) -> None:
+    """Make tables (CSV, Markdown, LaTeX, HTML) and figures from the metrics."""
+    from icis.stages import tabulate
+
+    tabulate.run(load_plan(config))
+
+
+@app.command(rich_help_panel=STAGES)
+def track(config: Config = PARAMS) -> None:
+    """Log every cell and seed to MLflow, exactly once."""
+    from icis.stages import track
+
+    track.run(load_plan(config))
+
+
+@app.command()
+def check(config: Config = PARAMS) -> None:
+    """Validate an experiment file and say what it would compute."""
+    plan = load_plan(config)
+    missing = plan.missing_files()
+    if missing:
+        from icis.errors import ConfigError
+
+        raise ConfigError(str(config), missing)
+    runs = sum(len(seeds) for seeds in plan.seeds.values())
+    typer.echo(f"{config} is valid: {len(plan.cells)} cells, {runs} (cell, seed) runs")
+
+
+@app.command()
+def show(
+    config: Config = PARAMS,
+    table: Annotated[str | None, typer.Option(help="One table only.")] = None,
+    from_mlflow: Annotated[
+        bool, typer.Option(help="Rebuild the table from the MLflow store alone.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the table as .csv, .md, .tex or .html instead of printing it."),
+    ] = None,
+) -> None:
+    """Print an experiment's tables."""
+    from icis.stages import show
+
+    show.run(load_plan(config), table=table, from_mlflow=from_mlflow, output=output)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files."""
+    import json
+
+    from icis.config import Experiment
+
+    typer.echo(json.dumps(Experiment.model_json_schema(), indent=2))
+
+
+@app.command()
+def predict(
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="An injected .safetensors head.")],
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="A features .parquet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .csv or .parquet to write.")],
+    role: Annotated[
+        str, typer.Option(help="joint: all classes compete; unseen: the unseen ones alone.")
+    ] = "joint",
+    device: Device = "auto",
+) -> None:
+    """Apply an injected head to features: the predicted class of every image."""
+    from icis.stages import predict
+
+    predict.run(head, features, output, role=role, device=device)
+
+
+def main() -> None:
+    """Run the command line; a problem that the user can mend is one message and exit status 2."""
+    try:
+        app()
+    except IcisError as error:
+        typer.echo(f"icis: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,33 @@
+"""One run at a time in a folder; the lock ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TextIO
+
+from icis.errors import IcisError
+
+LOCK = Path(".snakemake/icis/run.lock")
+_held: list[TextIO] = []
+
+
+def hold() -> None:
+    """Take the folder's lock until this process ends; refuse if another run has it."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    file = LOCK.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise IcisError(
+            f"another run is at work in this folder (process {holder}); wait for it to end, then "
+            "run this command again"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _held.append(file)

@@ -1,0 +1,148 @@
+"""What the Snakefile needs: the plan of its configuration, and inputs and fingerprints per rule.
+
+The functions named ``*_inputs`` and ``*_state`` take Snakemake's wildcards. A state is a rule's
+``params``: when it changes, the rule's outputs are stale.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from icis import layout
+from icis.artifacts import write_text
+from icis.codeprint import code_hash
+from icis.config import DrawnDataset, Xlsa17Dataset, parse_experiment
+from icis.errors import ConfigError
+from icis.plan import Cell, Plan
+
+Wildcards = Any
+FORMATS = ("csv", "md", "tex", "html")
+PICTURES = ("svg", "pdf", "png")
+
+
+class Workflow:
+    """An experiment as Snakemake sees it."""
+
+    def __init__(self, config: dict[str, Any], source: str) -> None:
+        self.plan = Plan(parse_experiment(json.loads(json.dumps(config)), source=source))
+        self.source = source
+        self.name = self.plan.experiment.name
+        self.file = layout.resolved(self.name)
+        text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
+        if not self.file.is_file() or self.file.read_text() != text:
+            write_text(self.file, text)
+
+    def require_files(self) -> None:
+        """Refuse to begin when a file that is still to be read is not there."""
+        missing = self.plan.missing_files()
+        if missing:
+            raise ConfigError(self.source, missing)
+
+    # inputs
+
+    def index_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the files that an index is read from."""
+        return _there(self.plan.source_files(wildcards.dataset), layout.index(wildcards.dataset))
+
+    def describe_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return a descriptor's file."""
+        dataset, descriptor = wildcards.dataset, wildcards.descriptor
+        if isinstance(self.plan.dataset(dataset), DrawnDataset):
+            return [layout.raw(dataset) / "splits.csv"]
+        file = self.plan.descriptor_file(dataset, descriptor)
+        return _there([file], layout.descriptors(dataset, descriptor))
+
+    def extract_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the features file given, or the backbone trained, or nothing more than images."""
+        dataset, backbone = wildcards.dataset, wildcards.backbone
+        if isinstance(self.plan.dataset(dataset), Xlsa17Dataset):
+            return _there(
+                self.plan.feature_files(dataset, backbone), layout.features(dataset, backbone)
+            )
+        if self.plan.backbone(backbone).train is not None:
+            return [layout.backbone(dataset, backbone) / "trained.json"]
+        return []
+
+    # states
+
+    def draw_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a drawn data set."""
+        return self.plan.draw_fingerprint(wildcards.dataset)
+
+    def index_state(self, wildcards: Wildcards) -> str:
+        """Return the state of an index."""
+        return self.plan.index_fingerprint(wildcards.dataset)
+
+    def describe_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a descriptor table."""
+        return self.plan.descriptor_fingerprint(wildcards.dataset, wildcards.descriptor)
+
+    def finetune_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a trained backbone."""
+        return self.plan.training_fingerprint(wildcards.backbone)
+
+    def extract_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a features file."""
+        return self.plan.features_fingerprint(wildcards.dataset, wildcards.backbone)
+
+    def head_state(self, wildcards: Wildcards) -> str:
+        """Return the state of seen heads."""
+        names = (wildcards.dataset, wildcards.backbone, wildcards.head)
+        seeds = self.plan.head_seeds(*names)
+        return f"{self.plan.head_fingerprint(names[0], names[2])} {seeds}"
+
+    def inject_state(self, wildcards: Wildcards) -> str:
+        """Return the state of injected heads."""
+        cell = self._cell(wildcards)
+        return f"{self.plan.injection_fingerprint(cell)} {list(self.plan.seeds[cell.key])}"
+
+    def evaluate_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a cell's metrics."""
+        return self.plan.evaluation_fingerprint(self._cell(wildcards))
+
+    def collect_state(self, wildcards: Wildcards) -> str:
+        """Return the state of the collected metrics."""
+        cells = [(cell.id, self.plan.seeds[cell.key]) for cell in self.plan.cells.values()]
+        return self.plan.fingerprint("collect", cells)
+
+    def tabulate_state(self, wildcards: Wildcards) -> str:
+        """Return the state of tables and figures."""
+        tables = self.plan.experiment.identity()["tables"]
+        return self.plan.fingerprint("tabulate", tables)
+
+    def track_state(self, wildcards: Wildcards) -> str:
+        """Return the state of the records: the code only, what is logged stands in the inputs."""
+        return code_hash("icis.stages.track")
+
+    # targets
+
+    def cell_files(self) -> list[Path]:
+        """Return the metrics files of all cells."""
+        return [layout.cell_metrics(self.name, *key) for key in self.plan.cells]
+
+    def feature_targets(self) -> list[Path]:
+        """Return all indexes, descriptors and features that the cells need."""
+        keys = self.plan.cells
+        wanted = [layout.features(key[0], key[1]) for key in keys]
+        wanted += [layout.descriptors(key[0], key[3]) for key in keys]
+        return list(dict.fromkeys(wanted))
+
+    def head_targets(self) -> list[Path]:
+        """Return all seen heads that the cells need."""
+        return list(dict.fromkeys(layout.seen_heads(*key[:3]) for key in self.plan.cells))
+
+    def _cell(self, wildcards: Wildcards) -> Cell:
+        w = wildcards
+        return self.plan.cell(w.dataset, w.backbone, w.head, w.descriptor, w.method)
+
+
+def _there(files: list[Path], output: Path) -> list[Path]:
+    """Return the files; those gone are left out once their artifact is made.
+
+    Features and heads outlive the images that they came from, for example when pulled with DVC.
+    """
+    if output.exists():
+        return [file for file in files if file.exists()]
+    return files

@@ -1,0 +1,39 @@
+# Seen heads and descriptors → injected heads → metrics; a job is a cell with all its seeds.
+CELL = ("{dataset}", "{backbone}", "{head}", "{descriptor}", "{method}")
+
+
+rule inject:
+    input:
+        heads=layout.seen_heads(*CELL[:3]),
+        descriptors=layout.descriptors("{dataset}", "{descriptor}"),
+    output:
+        layout.injection(NAME, *CELL),
+    params:
+        state=FLOW.inject_state,
+    log:
+        layout.log(NAME, "inject", *CELL),
+    benchmark:
+        layout.benchmark(NAME, "inject", *CELL)
+    threads: 1
+    shell:
+        "{ICIS} inject {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " {wildcards.descriptor} {wildcards.method} --config {CONFIG} --threads {threads} 2> {log}"
+
+
+rule evaluate:
+    input:
+        features=layout.features("{dataset}", "{backbone}"),
+        heads=layout.seen_heads(*CELL[:3]),
+        injection=layout.injection(NAME, *CELL),
+    output:
+        layout.cell_metrics(NAME, *CELL),
+    params:
+        state=FLOW.evaluate_state,
+    log:
+        layout.log(NAME, "evaluate", *CELL),
+    benchmark:
+        layout.benchmark(NAME, "evaluate", *CELL)
+    threads: 1
+    shell:
+        "{ICIS} evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " {wildcards.descriptor} {wildcards.method} --config {CONFIG} --threads {threads} 2> {log}"

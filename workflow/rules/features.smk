@@ -1,0 +1,39 @@
+# Images → features, through a backbone that is trained first where the experiment says so.
+
+
+rule finetune:
+    input:
+        layout.index("{dataset}"),
+    output:
+        layout.backbone("{dataset}", "{backbone}") / "config.json",
+        layout.backbone("{dataset}", "{backbone}") / "model.safetensors",
+        layout.backbone("{dataset}", "{backbone}") / "history.parquet",
+        layout.backbone("{dataset}", "{backbone}") / "trained.json",
+    params:
+        state=FLOW.finetune_state,
+    log:
+        layout.log(NAME, "finetune", "{dataset}", "{backbone}"),
+    benchmark:
+        layout.benchmark(NAME, "finetune", "{dataset}", "{backbone}")
+    threads: 8
+    shell:
+        "{ICIS} finetune {wildcards.dataset} {wildcards.backbone} --config {CONFIG}"
+        " --threads {threads} 2> {log}"
+
+
+rule extract:
+    input:
+        FLOW.extract_inputs,
+        index=layout.index("{dataset}"),
+    output:
+        layout.features("{dataset}", "{backbone}"),
+    params:
+        state=FLOW.extract_state,
+    log:
+        layout.log(NAME, "extract", "{dataset}", "{backbone}"),
+    benchmark:
+        layout.benchmark(NAME, "extract", "{dataset}", "{backbone}")
+    threads: 8
+    shell:
+        "{ICIS} extract {wildcards.dataset} {wildcards.backbone} --config {CONFIG}"
+        " --threads {threads} 2> {log}"
