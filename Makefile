@@ -24,8 +24,13 @@ demo: $(VENV)/.installed  ## draw a data set, run every stage on it, print the t
 	$(BIN)/snakemake --cores $(CORES) --configfile experiments/demo.yaml
 	$(BIN)/icis show --config experiments/demo.yaml
 
+table: $(VENV)/.installed  ## dvc repro of params.yaml, or of EXPERIMENT=FILE
+	$(BIN)/icis select --config $(EXPERIMENT)
+	PATH="$(abspath $(BIN)):$$PATH" dvc repro
+	$(BIN)/icis show --config $(EXPERIMENT)
+
 test: $(VENV)/.installed lint  ## linters, types and all tests that take minutes
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(VENV)/.installed  ## tests on real data, kills, whole runs
 	$(BIN)/python -m pytest -q -m slow

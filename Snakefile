@@ -6,9 +6,10 @@ from snakemake.utils import min_version
 
 from icis import layout, runlock
 from icis.errors import IcisError
-from icis.workflow import FORMATS, PICTURES, Workflow
+from icis.workflow import FORMATS, PICTURES, Workflow, put_icis_on_path
 
 min_version("9.3")
+put_icis_on_path()
 
 if not workflow.overwrite_configfiles:  # both would be merged
 
@@ -24,10 +25,10 @@ except IcisError as error:
     raise WorkflowError(str(error))
 
 NAME = FLOW.name
-ICIS = f"{sys.executable} -m icis"
 CONFIG = FLOW.file
 
 
+# used only with --software-deployment-method apptainer, with an image of this name built here
 container: "docker://icis:latest"
 
 
@@ -47,13 +48,13 @@ onstart:
 
 
 rule all:
+    default_target: True
     input:
         layout.metrics(NAME),
         layout.headline(NAME),
         [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS],
         [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES],
         layout.tracked(NAME),
-    default_target: True
 
 
 rule features:

@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -119,9 +119,16 @@ def write_table(path: Path, table: pa.Table | pl.DataFrame, metadata: dict[str, 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read Parquet; a damaged or missing file is named."""
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+        # without partitioning=None a folder named a=b on the way would become a column
+        table = pq.read_table(
+            path, columns=columns, partitioning=None, page_checksum_verification=True
+        )
+        rows = pq.read_metadata(path).num_rows
     except (pa.ArrowException, OSError) as error:
         raise IcisError(f"{path} is not readable Parquet: {error}") from error
+    if len(table) != rows:
+        raise IcisError(f"{path} is damaged: {len(table)} of its {rows} rows can be read")
+    return table
 
 
 def read_frame(path: Path) -> pl.DataFrame:
@@ -139,7 +146,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise IcisError(f"{path} is not readable Parquet: {error}") from error
     if METADATA_KEY not in metadata:
         raise IcisError(f"{path} was not written by icis: its schema metadata lacks 'icis'")
-    found: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+    try:
+        found: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise IcisError(f"{path} is damaged: its metadata is no JSON: {error}") from error
     return found
 
 
@@ -156,7 +166,7 @@ def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
     width = array.type.byte_width // 4
-    flat = np.frombuffer(array.buffers()[1], dtype="<f4")
+    flat = np.frombuffer(array.buffers()[1] or b"", dtype="<f4")
     start = array.offset * width
     return flat[start : start + len(array) * width].reshape(len(array), width)
 
@@ -167,5 +177,5 @@ def require_finite(vectors: NDArray[Any], what: str, names: Sequence[str]) -> No
     if len(bad):
         raise IcisError(
             f"{what}: {len(bad)} of {len(vectors)} rows hold NaN or infinity, "
-            f"the first is row {bad[0]} ({names[int(bad[0])]})"
+            f"the first is row {bad[0] + 1} ({names[int(bad[0])]})"
         )

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
 import torch
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from icis.compat import import_timm
+from icis.compat import timm
 from icis.config import Backbone
 from icis.datasets.paths import expand
 from icis.datasets.sources import ImageSource
 from icis.errors import IcisError
-
-import_timm()
-import timm  # noqa: E402
-from timm.data import create_transform, resolve_model_data_config  # noqa: E402
 
 ImageTransform = Callable[[Image.Image], torch.Tensor]
 
@@ -41,24 +40,38 @@ def load_backbone(config: Backbone, trained: Path | None = None) -> LoadedBackbo
 
 def create_model(config: Backbone, *, num_classes: int, folder: Path | None = None) -> Any:
     """Create a timm model with starting weights as configured, and a classifier of that size."""
-    source = f"local-dir:{folder}" if folder else config.weights
-    if source.startswith("local-dir:"):
-        directory = folder or expand(source.removeprefix("local-dir:"))
-        if not (directory / "config.json").is_file():
-            raise IcisError(f"{directory} has no config.json: it is no timm local-dir checkpoint")
-        source = f"local-dir:{directory}"
-    elif source == "random":
-        source = config.model
-    else:
-        source = config.model
+    directory = folder or _starting_folder(config)
+    source = f"local-dir:{directory}" if directory else config.model
+    if directory and not (directory / "config.json").is_file():
+        raise IcisError(f"{directory} has no config.json: it is no timm local-dir checkpoint")
     try:
         return timm.create_model(
-            source, pretrained=config.weights != "random" or folder is not None,
+            source,
+            pretrained=directory is not None or config.weights == "pretrained",
             num_classes=num_classes,
-        )  # fmt: skip
+        )
     except Exception as error:  # hub, file and architecture errors have no common type
-        what = f"backbone {config.model or source}: the model or its weights cannot be had"
+        what = f"backbone {source}: the model or its weights cannot be had"
         raise IcisError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def starting_arguments(config: Backbone) -> dict[str, Any]:
+    """Return the arguments by which a local-dir checkpoint changes its architecture.
+
+    A model that is trained from it must be saved with them: timm does not keep them by itself
+    (before 1.0.31), and without them loads the weights into another network.
+    """
+    directory = _starting_folder(config)
+    if directory is None:
+        return {}
+    arguments = json.loads((directory / "config.json").read_text()).get("model_args") or {}
+    return {key: value for key, value in arguments.items() if key != "num_classes"}
+
+
+def _starting_folder(config: Backbone) -> Path | None:
+    if not config.weights.startswith("local-dir:"):
+        return None
+    return expand(config.weights.removeprefix("local-dir:"))
 
 
 def architecture_of(model: Any) -> str:
@@ -68,7 +81,8 @@ def architecture_of(model: Any) -> str:
 
 def data_config(model: Any, config: Backbone) -> dict[str, Any]:
     """Return how timm prepares images for the model, with the configured changes."""
-    data: dict[str, Any] = dict(resolve_model_data_config(model))
+    found = timm.data.resolve_model_data_config(model).items()
+    data: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found}
     changes = config.transform
     if changes.crop_pct is not None:
         data["crop_pct"] = changes.crop_pct
@@ -81,7 +95,7 @@ def data_config(model: Any, config: Backbone) -> dict[str, Any]:
 
 def evaluation_transform(data: dict[str, Any]) -> ImageTransform:
     """Return timm's evaluation transform: resize, centre crop, normalise."""
-    transform: ImageTransform = create_transform(**data, is_training=False)
+    transform: ImageTransform = timm.data.create_transform(**data, is_training=False)
     return transform
 
 
@@ -89,13 +103,26 @@ def decode(source: ImageSource, name: str) -> Image.Image:
     """Return an image as RGB, upright; an unreadable one is named."""
     data = source.read(name)
     try:
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return _to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    except UnidentifiedImageError as error:
+        what = "it is empty, damaged or of a format that Pillow does not know"
+        raise IcisError(f"image {name!r} is unreadable: {what}") from error
+    except Exception as error:  # each format's decoder has errors of its own
         raise IcisError(f"image {name!r} is unreadable: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits: convert() would cut off everything above 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P":  # a palette with transparency: convert("RGB") would warn
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def decoder_identity() -> str:
     """Name the decoder: another one gives other pixels."""
     jpeg = features.version("jpg")
     turbo = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
-    return f"Pillow {Image.__version__}, {turbo} {jpeg}"
+    return f"Pillow {PIL.__version__}, {turbo} {jpeg}"

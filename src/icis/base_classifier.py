@@ -10,8 +10,8 @@ import torch
 
 from icis.config import SeenHead
 from icis.errors import IcisError
-from icis.evaluation import LabelledFeatures, per_class_accuracy
-from icis.heads import Head, class_rows
+from icis.evaluation import LabelledFeatures, label_columns, per_class_accuracy
+from icis.heads import Head, check_dim
 from icis.methods.base import Progress
 from icis.seeding import derive_seed
 
@@ -57,10 +57,10 @@ def train_seen_head(
     Weights start from N(0, 0.02²), biases from 0; an epoch is ceil(N / batch) full batches.
     ``test_seen`` is looked at with ``selection: test_seen`` only (the paper's leak).
     """
+    if not trainval.classes:
+        raise IcisError("a seen head needs trainval images, there are none")
     x = trainval.vectors.to(device)
-    column = dict(zip(classes, range(len(classes)), strict=True))
-    class_rows(classes, tuple(dict.fromkeys(trainval.classes)))
-    y = torch.tensor([column[name] for name in trainval.classes], device=device)
+    y = label_columns(classes, trainval.classes).to(device)
     judge = None
     if recipe.selection == "holdout":
         kept, held = stratified_holdout(y, recipe.holdout, seed)
@@ -69,8 +69,9 @@ def train_seen_head(
     elif recipe.selection == "test_seen":
         if test_seen is None:
             raise IcisError("selection test_seen needs the test_seen images")
-        target = torch.tensor([column[name] for name in test_seen.classes], device=device)
-        judge = (test_seen.vectors.to(device), target)
+        check_dim(test_seen.vectors, x.shape[1])
+        target = label_columns(classes, test_seen.classes)
+        judge = (test_seen.vectors.to(device), target.to(device))
     return _descend(x, y, recipe, classes, judge, seed, progress)
 
 
@@ -144,10 +145,13 @@ def _step(
 def stratified_holdout(
     labels: torch.Tensor, part: float, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split row numbers into kept and held out: ``part`` of each class, rounded, at most all but one."""
+    """Split row numbers into kept and held out.
+
+    Held out is ``part`` of each class, rounded (a half to the even number), at most all but one.
+    """
     generator = torch.Generator().manual_seed(derive_seed("holdout", seed))
     kept, held = [], []
-    for label in labels.unique():
+    for label in torch.unique(labels):
         rows = (labels == label).nonzero().squeeze(1).cpu()
         rows = rows[torch.randperm(len(rows), generator=generator)]
         count = min(round(part * len(rows)), len(rows) - 1)

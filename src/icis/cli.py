@@ -91,7 +91,7 @@ def finetune(
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Train a backbone on the seen classes' trainval images."""
+    """Train a backbone on the seen classes' images."""
     from icis.stages import finetune
 
     use_threads(threads)
@@ -140,7 +140,7 @@ def inject(
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Run a method for each seed: predict heads of the unseen classes and join them."""
+    """Run a method for each seed and join the heads that it predicts."""
     from icis.stages import inject
 
     use_threads(threads)
@@ -169,7 +169,7 @@ def evaluate(
 
 @app.command(rich_help_panel=STAGES)
 def collect(config: Config = PARAMS) -> None:
-    """Collect the metrics of all cells into results/<name>/metrics.parquet."""
+    """Collect the metrics of all cells into one table."""
     from icis.stages import collect
 
     collect.run(load_plan(config))
@@ -177,7 +177,7 @@ def collect(config: Config = PARAMS) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def tabulate(config: Config = PARAMS) -> None:
-    """Make tables (CSV, Markdown, LaTeX, HTML) and figures from the metrics."""
+    """Make tables and figures from the metrics."""
     from icis.stages import tabulate
 
     tabulate.run(load_plan(config))
@@ -223,6 +223,21 @@ def show(
 
 
 @app.command()
+def select(config: Config = PARAMS) -> None:
+    """Make this the experiment of dvc.yaml's stages."""
+    from icis.artifacts import write_text
+
+    name = load_plan(config).experiment.name
+    text = (
+        "# The experiment of dvc.yaml's stages. Written by: make table EXPERIMENT=FILE\n"
+        f"experiment:\n  file: {config}\n  name: {name}\n"
+    )
+    path = Path("workflow/experiment.yaml")
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files."""
     import json
@@ -242,7 +257,7 @@ def predict(
     ] = "joint",
     device: Device = "auto",
 ) -> None:
-    """Apply an injected head to features: the predicted class of every image."""
+    """Apply an injected head to features."""
     from icis.stages import predict
 
     predict.run(head, features, output, role=role, device=device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -58,9 +59,19 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(_file(module).read_text())
 
 
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all nodes in it, but for what type checkers alone read."""
+    yield node
+    inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        inner = node.orelse
+    for child in inner:
+        yield from _running(child)
+
+
 def _imports(module: str) -> set[str]:
     found = set()
-    for node in ast.walk(_tree(module)):
+    for node in _running(_tree(module)):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names if each.name.startswith("icis.")}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "icis":

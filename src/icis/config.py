@@ -6,20 +6,39 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from icis.errors import ConfigError
-from icis.methods import AnyMethod
-from icis.schema import Strict
+from icis.methods import METHODS, AnyMethod
+from icis.schema import Strict, suggest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """A name that is part of paths: letters, digits, dot, underscore, hyphen."""
 Count = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Metric = Literal["T1", "U", "S", "H", "entropy", "epochs", "seen_accuracy"]
-Split = Literal["trainval", "test_seen", "test_unseen"]
+
+
+def _check_seeds(value: Any) -> Any:
+    listed = value if isinstance(value, list) else [value]
+    whole = all(type(seed) is int and 0 <= seed < 2**63 for seed in listed)
+    if not whole or not value or len(set(listed)) != len(listed):
+        raise ValueError("should be how many seeds (1 or more), or a list of different ones from 0")
+    return value
+
+
+Seeds = Annotated[list[int] | Count, BeforeValidator(_check_seeds)]
+"""A list of seeds, or how many (counted from 0)."""
 
 
 class DescriptorSource(Strict):
@@ -31,8 +50,8 @@ class DescriptorSource(Strict):
     key: str = "att"
     """.mat: the variable, [d, C] or [C, d]."""
     classes: str | None = None
-    """.npy, .mat: a text file with a class name per row (its last word or tab-separated field is
-    not special: the whole line is the name). Default: the order of the data set's classes."""
+    """.npy, .mat: a text file with a class name per row (text after a tab is ignored). Default:
+    the names in the .mat file, else the order of the data set's classes."""
     class_column: str = "class"
     """.csv, .parquet: the column of class names; every other column is a component."""
     normalize: Literal["none", "l2"] = "none"
@@ -59,15 +78,20 @@ class DrawnDataset(Dataset):
     trainval_per_class: Count = 30
     test_per_class: Count = 15
     image_size: Annotated[int, Field(ge=16)] = 64
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    descriptors: dict[Name, DescriptorSource] = {
+        "att": DescriptorSource(file="attributes.csv", normalize="l2")
+    }
+    split_version: str = "drawn"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _own_descriptors(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "descriptors" not in data:
-            own = {"att": {"file": "attributes.csv", "normalize": "l2"}}
-            return {**data, "descriptors": own, "split_version": "drawn"}
-        return data
+    @model_validator(mode="after")
+    def _check(self) -> DrawnDataset:
+        if self.unseen > self.classes - 2:
+            raise ValueError(
+                f"{self.unseen} unseen of {self.classes} classes leave too few seen: "
+                "at least 2 classes must be seen"
+            )
+        return self
 
 
 class ImagesDataset(Dataset):
@@ -85,7 +109,7 @@ class ImagesDataset(Dataset):
     """Holds trainval, test_seen or test_unseen."""
     class_list: str | None = None
     """A text file of class names, one a line (text after a tab is ignored), which fixes their
-    order and may name classes without images. Default: the classes of the splits, sorted."""
+    order. Default: the classes of the splits, sorted."""
 
 
 class Xlsa17Dataset(Dataset):
@@ -95,13 +119,17 @@ class Xlsa17Dataset(Dataset):
     splits: str
     """The .mat file with ``allclasses_names``, ``trainval_loc``, ``test_seen_loc``,
     ``test_unseen_loc``."""
-    features: dict[Name, str]
+    features: Annotated[dict[Name, str], Field(min_length=1)]
     """Backbone name to a .mat file with ``features`` [D, N], ``labels`` and ``image_files``."""
 
     @model_validator(mode="before")
     @classmethod
     def _own_descriptors(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "descriptors" not in data and "splits" in data:
+        if (
+            isinstance(data, dict)
+            and "descriptors" not in data
+            and isinstance(data.get("splits"), str)
+        ):
             return {**data, "descriptors": {"att": {"file": data["splits"]}}}
         return data
 
@@ -154,9 +182,9 @@ class Backbone(Strict):
     @field_validator("weights")
     @classmethod
     def _known_weights(cls, value: str) -> str:
-        if value in ("pretrained", "random") or value.startswith("local-dir:"):
+        if value in ("pretrained", "random") or re.match("local-dir:.", value):
             return value
-        raise ValueError(f"{value!r} should be 'pretrained', 'random' or 'local-dir:FOLDER'")
+        raise ValueError("should be 'pretrained', 'random' or 'local-dir:FOLDER'")
 
     @model_validator(mode="after")
     def _check(self) -> Backbone:
@@ -200,7 +228,7 @@ class Table(Strict):
     descriptors: list[Name]
     methods: list[Name]
     metrics: list[Metric] = ["T1", "U", "S", "H"]
-    seeds: list[int] | Count | None = None
+    seeds: Seeds | None = None
     """Seeds of this table, or how many; by default the experiment's."""
 
     @field_validator("datasets", "backbones", "heads", "descriptors", "methods", "metrics")
@@ -217,7 +245,7 @@ class Experiment(Strict):
     name: Name
     """Results are in ``results/<name>/``."""
     title: str = ""
-    seeds: list[int] | Count = 5
+    seeds: Seeds = 5
     """The seeds, or how many (counted from 0)."""
     datasets: dict[Name, AnyDataset]
     backbones: dict[Name, Backbone] = {}
@@ -230,17 +258,19 @@ class Experiment(Strict):
         return self.model_dump(mode="json")
 
 
-SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-
-
 def read_experiment(path: Path) -> Experiment:
     """Read and validate an experiment file (YAML or JSON)."""
     try:
-        data = YAML(typ="safe").load(path.read_text())
+        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
-    except YAMLError as error:
-        raise ConfigError(str(path), [f"it is no valid YAML: {error}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"it is no text in UTF-8: {error}"]) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        what = " ".join(str(error).split())
+        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+            what = f"{error.problem} (line {error.problem_mark.line + 1})"
+        raise ConfigError(str(path), [f"it is no valid YAML: {what}"]) from error
     return parse_experiment(data, source=str(path))
 
 
@@ -248,44 +278,54 @@ def parse_experiment(data: Any, *, source: str) -> Experiment:
     """Validate an experiment given as plain data; list every problem with its path."""
     if not isinstance(data, dict):
         raise ConfigError(source, ["it should be a mapping with the keys name, datasets, …"])
-    data = _numbers(data)
     try:
-        experiment = Experiment.model_validate(data)
+        return Experiment.model_validate(data)
     except ValidationError as error:
-        problems = []
-        for each in error.errors(include_url=False):
-            message = each["msg"].removeprefix("Value error, ")
-            if each["type"] not in ("missing", "unknown_key", "value_error"):
-                message += f" (it is {each['input']!r})"
-            problems.append(f"{_path(each['loc'], data)}: {message}")
+        problems = [_in_words(each) for each in error.errors(include_url=False)]
         raise ConfigError(source, problems) from None
-    return experiment
 
 
-def _numbers(data: Any) -> Any:
-    """Read ``1e-5`` as a number: YAML 1.1, which Snakemake's reader speaks, takes it for text."""
-    if isinstance(data, dict):
-        return {key: _numbers(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_numbers(value) for value in data]
-    if isinstance(data, str) and SCIENTIFIC.fullmatch(data):
-        return float(data)
-    return data
+TAGS = {"datasets": ("kind", ("drawn", "images", "xlsa17")), "methods": ("method", tuple(METHODS))}
+"""Where an entry's kind decides on its keys: by which key, and the kinds there are."""
+
+IN_WORDS = {
+    "bool_type": "should be true or false",
+    "dict_type": "should be a mapping of names to entries",
+    "float_type": "should be a number",
+    "int_type": "should be a whole number",
+    "list_type": "should be a list",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "model_type": "should be a mapping of keys to values",
+    "string_pattern_mismatch": "should consist of letters, digits, '.', '_' and '-' and begin "
+    "with a letter or digit (it is part of paths)",
+    "string_type": "should be text",
+    "too_short": "should have at least one entry",
+}
 
 
-def _path(location: tuple[int | str, ...], data: Any) -> str:
-    """Return a key's path, without the tags that the validator puts in for unions."""
-    parts: list[str] = []
-    for position, step in enumerate(location):
-        known = isinstance(data, dict) and step in data
-        inside = isinstance(data, list) and isinstance(step, int) and step < len(data)
-        if known or inside:
-            data = data[step]
-        elif (
-            position < len(location) - 1
-            or (parts and isinstance(data, (str, int, float)))
-            or not isinstance(data, dict)
-        ):
-            continue
-        parts.append(str(step))
-    return ".".join(parts) or "the experiment"
+def _in_words(problem: ErrorDetails) -> str:
+    """Return a problem with the key's path as the user wrote it."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    path = [str(step) for step in problem["loc"]]
+    if path and path[0] in TAGS:
+        if kind in ("union_tag_invalid", "union_tag_not_found"):
+            key, known = TAGS[path[0]]
+            where = ".".join([*path, key])
+            if kind == "union_tag_not_found":
+                return f"{where}: it is missing; there are: {', '.join(known)}"
+            tag = context["tag"]
+            return f"{where}: there is no {key} {tag!r}; {suggest(tag, known)}"
+        del path[2:3]  # the entry's kind, which stands in no path of the file
+    where = ".".join(step for step in path if step != "[key]") or "the experiment"
+    if kind in ("missing", "unknown_key"):
+        return f"{where}: " + ("it is missing" if kind == "missing" else problem["msg"])
+    message = IN_WORDS.get(kind, problem["msg"].removeprefix("Value error, "))
+    message = re.sub("^(Input|String) should", "should", message)
+    if isinstance(value, dict) and kind not in IN_WORDS:  # it concerns several keys and names them
+        return f"{where}: {message}"
+    shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
+    message += ", and is empty" if value is None else f", not {shown}"
+    if kind == "literal_error" and isinstance(value, str):
+        hint = suggest(value, re.findall("'(.*?)'", context["expected"]))
+        message += f"; {hint}" if "mean" in hint else ""
+    return f"{where}: {message}"

@@ -20,6 +20,11 @@ class LabelledFeatures:
     vectors: torch.Tensor
     classes: list[str]
 
+    def __post_init__(self) -> None:
+        """Check that every image has a label."""
+        if len(self.vectors) != len(self.classes):
+            raise IcisError(f"{len(self.vectors)} features do not fit {len(self.classes)} labels")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -30,16 +35,19 @@ class Prediction:
 
 
 def predict(scorer: Scorer, features: torch.Tensor, *, device: str = "cpu") -> Prediction:
-    """Score features [N, D] chunk by chunk; memory does not grow with N."""
+    """Score features [N, D] chunk by chunk; memory does not grow with N.
+
+    Scores that are NaN or infinite are refused: the head or the features are broken.
+    """
     scorer = scorer.to(device)
     columns, entropies = [], []
-    for chunk in features.split(CHUNK):
+    for chunk in torch.split(features, CHUNK):
         scores = scorer.scores(chunk.to(device))
+        if not scores.isfinite().all():
+            raise IcisError("some scores are NaN or infinite: the head or the features hold such")
         log_p = scores.log_softmax(dim=1)
         columns.append(scores.argmax(dim=1).cpu())
         entropies.append(-(log_p.exp() * log_p).sum(dim=1).cpu())
-    if not columns:
-        return Prediction(torch.empty(0, dtype=torch.long), torch.empty(0))
     return Prediction(torch.cat(columns), torch.cat(entropies))
 
 
@@ -50,7 +58,7 @@ def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
     """
     if predicted.shape != target.shape or not len(target):
         raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
-    _, at = target.unique(return_inverse=True)
+    _, at = torch.unique(target, return_inverse=True)
     right = torch.zeros(int(at.max()) + 1, dtype=torch.float64)
     right.index_add_(0, at, (predicted == target).double())
     return float((right / at.bincount()).mean() * 100)
@@ -63,7 +71,7 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 
 def accuracy(scorer: Scorer, images: LabelledFeatures, *, device: str = "cpu") -> float:
     """Return the per-class accuracy in percent of a scorer on labelled features."""
-    target = _columns(scorer.classes, images.classes)
+    target = label_columns(scorer.classes, images.classes)
     return per_class_accuracy(predict(scorer, images.vectors, device=device).columns, target)
 
 
@@ -79,10 +87,12 @@ def evaluate(
 
     ``unseen`` scores the unseen classes alone (I-ZSL), ``joint`` all classes (I-GZSL).
     """
+    seen_target = label_columns(joint.classes, test_seen.classes)
+    unseen_target = label_columns(joint.classes, test_unseen.classes)
     on_seen = predict(joint, test_seen.vectors, device=device)
     on_unseen = predict(joint, test_unseen.vectors, device=device)
-    seen = per_class_accuracy(on_seen.columns, _columns(joint.classes, test_seen.classes))
-    novel = per_class_accuracy(on_unseen.columns, _columns(joint.classes, test_unseen.classes))
+    seen = per_class_accuracy(on_seen.columns, seen_target)
+    novel = per_class_accuracy(on_unseen.columns, unseen_target)
     return {
         "T1": accuracy(unseen, test_unseen, device=device),
         "U": novel,
@@ -94,7 +104,8 @@ def evaluate(
     }
 
 
-def _columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
+def label_columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
+    """Return the column of each image's class; a class without one is named."""
     distinct = tuple(dict.fromkeys(names))
     column = dict(zip(distinct, class_rows(classes, distinct), strict=True))
     return torch.tensor([column[name] for name in names])

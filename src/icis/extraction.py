@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from icis.backbones import ImageTransform, LoadedBackbone, decode, evaluation_transform
 from icis.datasets.sources import ImageSource
+from icis.errors import IcisError
 
 
-class IndexedImages(Dataset[torch.Tensor]):
-    """The images of an index, in its order, ready for the model."""
+class IndexedImages(Dataset[torch.Tensor | IcisError]):
+    """The images of an index, in its order, ready for the model; see ``batches`` for errors."""
 
     def __init__(self, source: ImageSource, names: list[str], transform: ImageTransform) -> None:
         self.source, self.names, self.transform = source, names, transform
@@ -24,9 +25,29 @@ class IndexedImages(Dataset[torch.Tensor]):
         """Return the number of images."""
         return len(self.names)
 
-    def __getitem__(self, row: int) -> torch.Tensor:
+    def __getitem__(self, row: int) -> torch.Tensor | IcisError:
         """Return one image [3, H, W]."""
-        return self.transform(decode(self.source, self.names[row]))
+        try:
+            return self.transform(decode(self.source, self.names[row]))
+        except IcisError as error:
+            return error
+
+
+def collate(items: list[Any]) -> Any:
+    """Join items into a batch; the first error among them is all there is of theirs."""
+    errors = (item for item in items if isinstance(item, IcisError))
+    return next(errors, None) or default_collate(items)
+
+
+def batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield a loader's batches; raise an error that one of its items is.
+
+    An error raised in a loader's worker would arrive as the text of its traceback.
+    """
+    for batch in loader:
+        if isinstance(batch, IcisError):
+            raise batch
+        yield batch
 
 
 def extract(
@@ -45,9 +66,13 @@ def extract(
         IndexedImages(source, names, evaluation_transform(backbone.data)),
         batch_size=batch_size,
         num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # or it would draw a seed from the global one
     )
     low = precision == "bfloat16"
-    with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=low):
-        for pixels in images:
-            pixels = pixels.to(device, memory_format=torch.channels_last)
-            yield model(pixels).float().cpu().numpy()
+    kind = torch.device(device).type
+    for pixels in batches(images):
+        # entered anew for each batch: a generator's open context would reach its caller
+        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=low):
+            features = model(pixels.to(device, memory_format=torch.channels_last))
+        yield features.float().cpu().numpy()

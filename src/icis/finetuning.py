@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from timm.data import create_transform
-from timm.models import save_for_hf
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from icis.backbones import (
@@ -21,17 +21,24 @@ from icis.backbones import (
     data_config,
     decode,
     evaluation_transform,
+    starting_arguments,
 )
 from icis.base_classifier import stratified_holdout
+from icis.compat import timm
 from icis.config import Backbone, Training
 from icis.datasets.sources import ImageSource
+from icis.errors import IcisError
 from icis.evaluation import per_class_accuracy
+from icis.extraction import batches, collate
 from icis.methods.base import Progress
 from icis.seeding import derive_seed
 
 
-class LabelledImages(Dataset[tuple[torch.Tensor, int]]):
-    """Images with class numbers; a random transform is seeded by (epoch, image)."""
+class LabelledImages(Dataset[tuple[torch.Tensor, int] | IcisError]):
+    """Images with class numbers; a random transform is seeded by (epoch, image).
+
+    An unreadable image is an error that ``extraction.batches`` raises.
+    """
 
     def __init__(
         self, source: ImageSource, names: list[str], labels: list[int], transform: ImageTransform
@@ -42,15 +49,31 @@ class LabelledImages(Dataset[tuple[torch.Tensor, int]]):
         """Return the number of images."""
         return len(self.names)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int] | IcisError:
         """Return image and label; ``key`` is (row, random seed)."""
         row, seed = key
-        # timm's transforms draw from Python's and torch's global generators
-        import random
+        try:
+            image = decode(self.source, self.names[row])
+        except IcisError as error:
+            return error
+        with _seeded(seed):
+            return self.transform(image), self.labels[row]
 
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators that timm's transforms draw from, and put them back after.
+
+    Without workers the model draws from the same generators, for dropout.
+    """
+    state = random.getstate()
+    with torch.random.fork_rng(devices=[]):
         random.seed(seed)
-        torch.manual_seed(seed)
-        return self.transform(decode(self.source, self.names[row])), self.labels[row]
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 class SeededOrder(Sampler[tuple[int, int]]):
@@ -80,6 +103,8 @@ class TrainedBackbone:
     data: dict[str, Any]
     epoch: int
     history: pl.DataFrame
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """timm's model arguments of the checkpoint that training started from."""
 
 
 def train_backbone(
@@ -93,7 +118,10 @@ def train_backbone(
     device: str,
     progress: Progress | None = None,
 ) -> TrainedBackbone:
-    """Train by cross-entropy with AdamW on a one-cycle schedule; keep the epoch selected."""
+    """Train by cross-entropy with AdamW on a one-cycle schedule; keep the epoch selected.
+
+    The result does not depend on the number of workers.
+    """
     recipe = config.train
     assert recipe is not None
     torch.manual_seed(derive_seed("backbone weights", recipe.seed))
@@ -104,7 +132,7 @@ def train_backbone(
     if recipe.selection == "holdout":
         rows, held = stratified_holdout(torch.tensor(labels), recipe.holdout, recipe.seed)
 
-    def loader(chosen: torch.Tensor, *, training: bool) -> DataLoader[tuple[torch.Tensor, int]]:
+    def loader(chosen: torch.Tensor, *, training: bool) -> DataLoader[Any]:
         transform = _augmentation(data, recipe) if training else evaluation_transform(data)
         picked = chosen.tolist()
         dataset = LabelledImages(
@@ -113,29 +141,33 @@ def train_backbone(
         return DataLoader(
             dataset,
             batch_size=recipe.batch_size,
-            sampler=SeededOrder(len(picked), recipe.seed, shuffle=training),  # type: ignore[arg-type]
+            sampler=SeededOrder(len(picked), recipe.seed, shuffle=training),
             num_workers=workers,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             drop_last=training and len(picked) > recipe.batch_size,
+            generator=torch.Generator(),  # or it would draw from the global one, as dropout does
         )
 
-    return _epochs(model, data, recipe, loader(rows, training=True),
-                   loader(held, training=False) if len(held) else None, device, progress)  # fmt: skip
+    train = loader(rows, training=True)
+    holdout = loader(held, training=False) if len(held) else None
+    trained = _epochs(model, data, recipe, train, holdout, device, progress)
+    return replace(trained, arguments=starting_arguments(config))
 
 
 def _epochs(
     model: Any,
     data: dict[str, Any],
     recipe: Training,
-    train: DataLoader[tuple[torch.Tensor, int]],
-    holdout: DataLoader[tuple[torch.Tensor, int]] | None,
+    train: DataLoader[Any],
+    holdout: DataLoader[Any] | None,
     device: str,
     progress: Progress | None,
 ) -> TrainedBackbone:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    steps = recipe.epochs * len(train)
+    steps = max(recipe.epochs * len(train), 2)  # a cycle of one step would be its end: no rate
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=steps
     )
@@ -145,7 +177,7 @@ def _epochs(
     for epoch in range(1, recipe.epochs + 1):
         model.train()
         total = 0.0
-        for pixels, target in train:
+        for pixels, target in batches(train):
             optimizer.zero_grad(set_to_none=True)
             pixels = pixels.to(device, memory_format=torch.channels_last)
             loss = criterion(model(pixels), target.to(device))
@@ -153,6 +185,8 @@ def _epochs(
             optimizer.step()
             schedule.step()
             total += loss.item()
+        if not math.isfinite(total):
+            raise IcisError(f"training the backbone: the loss became {total} in epoch {epoch}")
         accuracy = _accuracy(model, holdout, device) if holdout else None
         history.append({"epoch": epoch, "loss": total / len(train), "holdout_accuracy": accuracy})
         if accuracy is not None and accuracy > best:
@@ -166,7 +200,7 @@ def _epochs(
 
 
 def _augmentation(data: dict[str, Any], recipe: Training) -> ImageTransform:
-    transform: ImageTransform = create_transform(
+    transform: ImageTransform = timm.data.create_transform(
         data["input_size"],
         is_training=True,
         scale=(recipe.crop_scale, 1.0),
@@ -179,13 +213,11 @@ def _augmentation(data: dict[str, Any], recipe: Training) -> ImageTransform:
     return transform
 
 
-def _accuracy(
-    model: torch.nn.Module, images: DataLoader[tuple[torch.Tensor, int]], device: str
-) -> float:
+def _accuracy(model: torch.nn.Module, images: DataLoader[Any], device: str) -> float:
     model.eval()
     predicted, target = [], []
     with torch.inference_mode():
-        for pixels, labels in images:
+        for pixels, labels in batches(images):
             predicted.append(model(pixels.to(device)).argmax(1).cpu())
             target.append(torch.as_tensor(labels))
     return per_class_accuracy(torch.cat(predicted), torch.cat(target))
@@ -196,9 +228,10 @@ def save_backbone(trained: TrainedBackbone, folder: Path) -> None:
     keys = ("input_size", "interpolation", "crop_pct", "mean", "std", "crop_mode")
     changed = {key: trained.data[key] for key in keys}
     trained.model.pretrained_cfg.update(changed)
-    save_for_hf(
+    timm.models.save_for_hf(
         trained.model.to("cpu", memory_format=torch.contiguous_format),
         folder,
         model_config={"architecture": architecture_of(trained.model)},
+        model_args=trained.arguments,
         safe_serialization=True,
     )

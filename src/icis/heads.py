@@ -19,13 +19,16 @@ class Head:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check that the shapes fit one another."""
+        """Check that the shapes fit one another and that no class stands twice."""
         rows = len(self.classes)
         if self.weight.ndim != 2 or self.weight.shape[0] != rows or self.bias.shape != (rows,):
             raise IcisError(
                 f"a head of {rows} classes needs weight [{rows}, D] and bias [{rows}], "
                 f"not {list(self.weight.shape)} and {list(self.bias.shape)}"
             )
+        if len(set(self.classes)) != rows:
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise IcisError(f"a head's classes must differ, {twice!r} stands twice")
 
     @property
     def dim(self) -> int:

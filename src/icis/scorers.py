@@ -78,15 +78,18 @@ class ConseScorer:
 def save_scorers(path: Path, scorers: dict[str, Scorer], metadata: dict[str, Any]) -> None:
     """Write named scorers into one safetensors file, atomically.
 
-    Class names and kind of each scorer stand in the file's metadata under ``icis``.
+    Class names and kind of each scorer stand in the file's metadata under ``icis``; ``digest`` is
+    the SHA-256 of all the rest there and of every tensor.
     """
     tensors: dict[str, torch.Tensor] = {}
     described: dict[str, Any] = {}
     for role, scorer in scorers.items():
         parts, described[role] = _pack(scorer)
-        tensors |= {f"{role}.{key}": tensor.cpu().contiguous() for key, tensor in parts.items()}
-    about = {**metadata, "scorers": described, "digest": _digest(tensors)}
-    header = {"icis": json.dumps(about, sort_keys=True)}
+        for key, tensor in parts.items():  # copied: safetensors takes no shared memory
+            tensors[f"{role}.{key}"] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+    about = {**metadata, "scorers": described}
+    about["digest"] = _digest(about, tensors)
+    header = {"icis": json.dumps(about, sort_keys=True)}  # two keys would be written in any order
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
@@ -101,9 +104,9 @@ def load_scorers(path: Path) -> tuple[dict[str, Scorer], dict[str, Any]]:
         raise IcisError(f"{path} is not a readable safetensors file: {error}") from error
     if header is None:
         raise IcisError(f"{path} holds no injected head: its metadata lacks the key 'icis'")
-    metadata = json.loads(header)
-    if metadata.pop("digest") != _digest(tensors):
-        raise IcisError(f"{path} is damaged: its values do not have the recorded checksum")
+    metadata = _parse(header)
+    if metadata.pop("digest", None) != _digest(metadata, tensors):
+        raise IcisError(f"{path} is damaged: its contents do not have the recorded checksum")
     described = metadata.pop("scorers")
     scorers = {role: _unpack(role, about, tensors) for role, about in described.items()}
     return scorers, metadata
@@ -114,15 +117,25 @@ def load_head(path: Path, *, role: str = "joint") -> Scorer:
     scorers, metadata = load_scorers(path)
     if role in scorers:
         return scorers[role]
-    if role == "unseen":
+    if role == "unseen" and "joint" in scorers and "unseen_classes" in metadata:
         return scorers["joint"].restrict(tuple(metadata["unseen_classes"]))
     raise IcisError(f"{path} has no scorer {role!r}, only {sorted(scorers)}")
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    state = hashlib.sha256()
+def _parse(header: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(header)
+    except ValueError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for key in sorted(tensors):
-        state.update(key.encode() + tensors[key].numpy().tobytes())
+        tensor = tensors[key]
+        state.update(f"\n{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.numpy().tobytes())
     return state.hexdigest()
 
 

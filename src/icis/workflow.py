@@ -7,12 +7,14 @@ The functions named ``*_inputs`` and ``*_state`` take Snakemake's wildcards. A s
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from icis import layout
-from icis.artifacts import write_text
-from icis.codeprint import code_hash
+from icis.artifacts import file_sha256, write_text
+from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Xlsa17Dataset, parse_experiment
 from icis.errors import ConfigError
 from icis.plan import Cell, Plan
@@ -20,6 +22,13 @@ from icis.plan import Cell, Plan
 Wildcards = Any
 FORMATS = ("csv", "md", "tex", "html")
 PICTURES = ("svg", "pdf", "png")
+
+
+def put_icis_on_path() -> None:
+    """Let jobs find ``icis`` beside this Python, whether its environment is active or not."""
+    folder = str(Path(sys.executable).parent)
+    if folder not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 class Workflow:
@@ -110,7 +119,8 @@ class Workflow:
     def tabulate_state(self, wildcards: Wildcards) -> str:
         """Return the state of tables and figures."""
         tables = self.plan.experiment.identity()["tables"]
-        return self.plan.fingerprint("tabulate", tables)
+        templates = [file_sha256(path) for path in sorted((PACKAGE / "templates").iterdir())]
+        return self.plan.fingerprint("tabulate", [tables, templates])
 
     def track_state(self, wildcards: Wildcards) -> str:
         """Return the state of the records: the code only, what is logged stands in the inputs."""

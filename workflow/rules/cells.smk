@@ -6,18 +6,19 @@ rule inject:
     input:
         heads=layout.seen_heads(*CELL[:3]),
         descriptors=layout.descriptors("{dataset}", "{descriptor}"),
+        config=ancient(CONFIG),
     output:
         layout.injection(NAME, *CELL),
-    params:
-        state=FLOW.inject_state,
     log:
         layout.log(NAME, "inject", *CELL),
     benchmark:
         layout.benchmark(NAME, "inject", *CELL)
     threads: 1
+    params:
+        state=FLOW.inject_state,
     shell:
-        "{ICIS} inject {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " {wildcards.descriptor} {wildcards.method} --config {CONFIG} --threads {threads} 2> {log}"
+        "icis inject {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " {wildcards.descriptor} {wildcards.method} --config {input.config} --threads {threads} 2> {log}"
 
 
 rule evaluate:
@@ -25,15 +26,16 @@ rule evaluate:
         features=layout.features("{dataset}", "{backbone}"),
         heads=layout.seen_heads(*CELL[:3]),
         injection=layout.injection(NAME, *CELL),
+        config=ancient(CONFIG),
     output:
         layout.cell_metrics(NAME, *CELL),
-    params:
-        state=FLOW.evaluate_state,
     log:
         layout.log(NAME, "evaluate", *CELL),
     benchmark:
         layout.benchmark(NAME, "evaluate", *CELL)
     threads: 1
+    params:
+        state=FLOW.evaluate_state,
     shell:
-        "{ICIS} evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " {wildcards.descriptor} {wildcards.method} --config {CONFIG} --threads {threads} 2> {log}"
+        "icis evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " {wildcards.descriptor} {wildcards.method} --config {input.config} --threads {threads} 2> {log}"

@@ -2,45 +2,49 @@
 
 
 rule draw:
+    input:
+        config=ancient(CONFIG),
     output:
         splits=layout.raw("{dataset}") / "splits.csv",
         attributes=layout.raw("{dataset}") / "attributes.csv",
-    params:
-        state=FLOW.draw_state,
     log:
         layout.log(NAME, "draw", "{dataset}"),
     benchmark:
         layout.benchmark(NAME, "draw", "{dataset}")
+    params:
+        state=FLOW.draw_state,
     shell:
-        "{ICIS} draw {wildcards.dataset} --config {CONFIG} 2> {log}"
+        "icis draw {wildcards.dataset} --config {input.config} 2> {log}"
 
 
 rule index:
     input:
         FLOW.index_inputs,
+        config=ancient(CONFIG),
     output:
         layout.index("{dataset}"),
-    params:
-        state=FLOW.index_state,
     log:
         layout.log(NAME, "index", "{dataset}"),
     benchmark:
         layout.benchmark(NAME, "index", "{dataset}")
+    params:
+        state=FLOW.index_state,
     shell:
-        "{ICIS} index {wildcards.dataset} --config {CONFIG} 2> {log}"
+        "icis index {wildcards.dataset} --config {input.config} 2> {log}"
 
 
 rule describe:
     input:
         FLOW.describe_inputs,
         index=layout.index("{dataset}"),
+        config=ancient(CONFIG),
     output:
         layout.descriptors("{dataset}", "{descriptor}"),
-    params:
-        state=FLOW.describe_state,
     log:
         layout.log(NAME, "describe", "{dataset}", "{descriptor}"),
     benchmark:
         layout.benchmark(NAME, "describe", "{dataset}", "{descriptor}")
+    params:
+        state=FLOW.describe_state,
     shell:
-        "{ICIS} describe {wildcards.dataset} {wildcards.descriptor} --config {CONFIG} 2> {log}"
+        "icis describe {wildcards.dataset} {wildcards.descriptor} --config {input.config} 2> {log}"

@@ -4,20 +4,21 @@
 rule finetune:
     input:
         layout.index("{dataset}"),
+        config=ancient(CONFIG),
     output:
         layout.backbone("{dataset}", "{backbone}") / "config.json",
         layout.backbone("{dataset}", "{backbone}") / "model.safetensors",
         layout.backbone("{dataset}", "{backbone}") / "history.parquet",
         layout.backbone("{dataset}", "{backbone}") / "trained.json",
-    params:
-        state=FLOW.finetune_state,
     log:
         layout.log(NAME, "finetune", "{dataset}", "{backbone}"),
     benchmark:
         layout.benchmark(NAME, "finetune", "{dataset}", "{backbone}")
     threads: 8
+    params:
+        state=FLOW.finetune_state,
     shell:
-        "{ICIS} finetune {wildcards.dataset} {wildcards.backbone} --config {CONFIG}"
+        "icis finetune {wildcards.dataset} {wildcards.backbone} --config {input.config}"
         " --threads {threads} 2> {log}"
 
 
@@ -25,15 +26,16 @@ rule extract:
     input:
         FLOW.extract_inputs,
         index=layout.index("{dataset}"),
+        config=ancient(CONFIG),
     output:
         layout.features("{dataset}", "{backbone}"),
-    params:
-        state=FLOW.extract_state,
     log:
         layout.log(NAME, "extract", "{dataset}", "{backbone}"),
     benchmark:
         layout.benchmark(NAME, "extract", "{dataset}", "{backbone}")
     threads: 8
+    params:
+        state=FLOW.extract_state,
     shell:
-        "{ICIS} extract {wildcards.dataset} {wildcards.backbone} --config {CONFIG}"
+        "icis extract {wildcards.dataset} {wildcards.backbone} --config {input.config}"
         " --threads {threads} 2> {log}"

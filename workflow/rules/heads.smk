@@ -4,15 +4,16 @@
 rule train_head:
     input:
         layout.features("{dataset}", "{backbone}"),
+        config=ancient(CONFIG),
     output:
         layout.seen_heads("{dataset}", "{backbone}", "{head}"),
-    params:
-        state=FLOW.head_state,
     log:
         layout.log(NAME, "train_head", "{dataset}", "{backbone}", "{head}"),
     benchmark:
         layout.benchmark(NAME, "train_head", "{dataset}", "{backbone}", "{head}")
     threads: 1
+    params:
+        state=FLOW.head_state,
     shell:
-        "{ICIS} train-head {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " --config {CONFIG} --threads {threads} 2> {log}"
+        "icis train-head {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " --config {input.config} --threads {threads} 2> {log}"

@@ -4,22 +4,24 @@
 rule collect:
     input:
         FLOW.cell_files(),
+        config=ancient(CONFIG),
     output:
         metrics=layout.metrics(NAME),
         headline=layout.headline(NAME),
-    params:
-        state=FLOW.collect_state,
     log:
         layout.log(NAME, "collect"),
     benchmark:
         layout.benchmark(NAME, "collect")
+    params:
+        state=FLOW.collect_state,
     shell:
-        "{ICIS} collect --config {CONFIG} 2> {log}"
+        "icis collect --config {input.config} 2> {log}"
 
 
 rule tabulate:
     input:
         layout.metrics(NAME),
+        config=ancient(CONFIG),
     output:
         [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS[:-1]],
         [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES[1:]],
@@ -41,14 +43,14 @@ rule tabulate:
             )
             for t in FLOW.plan.table_cells
         ],
-    params:
-        state=FLOW.tabulate_state,
     log:
         layout.log(NAME, "tabulate"),
     benchmark:
         layout.benchmark(NAME, "tabulate")
+    params:
+        state=FLOW.tabulate_state,
     shell:
-        "{ICIS} tabulate --config {CONFIG} 2> {log}"
+        "icis tabulate --config {input.config} 2> {log}"
 
 
 rule track:
@@ -56,13 +58,14 @@ rule track:
         layout.metrics(NAME),
         [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS],
         [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES],
+        config=ancient(CONFIG),
     output:
         layout.tracked(NAME),
-    params:
-        state=FLOW.track_state,
     log:
         layout.log(NAME, "track"),
     benchmark:
         layout.benchmark(NAME, "track")
+    params:
+        state=FLOW.track_state,
     shell:
-        "{ICIS} track --config {CONFIG} 2> {log}"
+        "icis track --config {input.config} 2> {log}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from icis.artifacts import column_vectors, read_metadata, read_table, require_finite
 from icis.config import DescriptorSource
-from icis.datasets.images import parse_table
+from icis.datasets.images import parse_lines, parse_table
 from icis.datasets.index import Classes
-from icis.datasets.matlab import read_variables, strings
+from icis.datasets.matlab import read_variables_of, strings
+from icis.datasets.paths import expand
 from icis.errors import IcisError
 
 Vectors = NDArray[np.float32]
@@ -29,63 +31,71 @@ class Descriptors:
 
     def rows(self, *, seen: bool) -> Vectors:
         """Return the vectors of the seen classes, or of the unseen ones."""
-        return self.vectors[np.asarray(self.classes.is_seen) == seen]
+        chosen: Vectors = self.vectors[np.asarray(self.classes.is_seen) == seen]
+        return chosen
 
 
 def read_descriptors(
     source: DescriptorSource, path: Path, data: bytes, classes: Classes
 ) -> Descriptors:
     """Read a descriptor file and join it to the classes by name (by order if it has no names)."""
-    names, vectors = _READERS.get(path.suffix, _unknown)(source, path, data)
-    if names is None:
-        if len(vectors) != len(classes.names):
-            raise IcisError(
-                f"{path} has {len(vectors)} rows without names, the data set {len(classes.names)} "
-                "classes; name the rows with 'classes: FILE'"
-            )
-    else:
+    names, given = _READERS.get(path.suffix, _unknown)(source, path, data)
+    if given.dtype.kind not in "fiub" or given.ndim != 2 or not given.size:
+        raise IcisError(
+            f"{path} holds {list(given.shape)} of {given.dtype}, expected numbers "
+            "[classes, components]"
+        )
+    vectors = given.astype(np.float64)
+    if path.suffix == ".mat" and vectors.shape[1] == len(names or classes.names):
+        vectors = vectors.T  # xlsa17 stores [d, C]; a file whose rows are the classes is fine too
+    if names is not None:
         vectors = _join(names, vectors, classes, path)
-    vectors = vectors.astype(np.float64)
+    elif len(vectors) != len(classes.names):
+        raise IcisError(
+            f"{path} has {len(vectors)} rows without names, the data set {len(classes.names)} "
+            "classes; name the rows with 'classes: FILE'"
+        )
     require_finite(vectors, f"{path}: descriptors", classes.names)
     _refuse_constant(vectors, classes, path)
     if source.normalize == "l2":
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Descriptors(vectors.astype(np.float32), classes)
+    with np.errstate(over="ignore"):
+        single = vectors.astype(np.float32)
+    require_finite(single, f"{path}: descriptors as float32", classes.names)
+    _refuse_constant(single, classes, path)
+    return Descriptors(single, classes)
 
 
 def load_descriptors(path: Path) -> Descriptors:
     """Read the artifact that the describe stage wrote."""
-    vectors = column_vectors(read_table(path)["vector"])
+    vectors: Vectors = column_vectors(read_table(path)["vector"])
     return Descriptors(vectors, Classes.from_metadata(read_metadata(path)))
 
 
-Named = tuple[list[str] | None, NDArray[np.floating]]
+Named = tuple[list[str] | None, NDArray[Any]]
+"""Names of the rows, if they have any, and the rows."""
 
 
 def _from_mat(source: DescriptorSource, path: Path, data: bytes) -> Named:
-    found = read_variables(path, [source.key], ("allclasses_names",))
+    found = read_variables_of(data, path, [source.key], ("allclasses_names",))
     names = strings(found["allclasses_names"]) if "allclasses_names" in found else None
     if source.classes is not None:
         names = _lines(source.classes)
-    vectors = np.asarray(found[source.key], dtype=np.float64)
-    # xlsa17 stores [d, C]; a file whose rows are the classes is taken as it is
-    if names is None or vectors.shape[1] == len(names):
-        vectors = vectors.T
-    return names, vectors
+    return names, np.atleast_2d(np.asarray(found[source.key]))
 
 
 def _from_npy(source: DescriptorSource, path: Path, data: bytes) -> Named:
     try:
         vectors = np.load(io.BytesIO(data), allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, OSError) as error:
         raise IcisError(f"{path} is no readable .npy file: {error}") from error
-    if vectors.ndim != 2:
-        raise IcisError(f"{path} holds {list(vectors.shape)}, expected [classes, components]")
+    if not isinstance(vectors, np.ndarray):
+        raise IcisError(f"{path} holds several arrays (.npz), expected one (.npy)")
     return (_lines(source.classes) if source.classes else None), vectors
 
 
 def _from_table(source: DescriptorSource, path: Path, data: bytes) -> Named:
-    frame = parse_table(data, path.name)
+    frame = parse_table(data, str(path), text=[source.class_column])
     if source.class_column not in frame.columns:
         raise IcisError(
             f"{path}: there is no column {source.class_column!r}, only "
@@ -112,17 +122,15 @@ _READERS = {
 
 
 def _lines(name: str) -> list[str]:
-    from icis.datasets.paths import expand
-
     path = expand(name)
     if not path.is_file():
         raise IcisError(f"{path}, the list of class names, does not exist")
-    return [line.split("\t")[0] for line in path.read_text().splitlines() if line.strip()]
+    return parse_lines(path.read_bytes(), str(path))
 
 
 def _join(
-    names: list[str], vectors: NDArray[np.floating], classes: Classes, path: Path
-) -> NDArray[np.floating]:
+    names: list[str], vectors: NDArray[np.float64], classes: Classes, path: Path
+) -> NDArray[np.float64]:
     if len(names) != len(vectors):
         raise IcisError(f"{path} has {len(vectors)} rows for {len(names)} class names")
     rows = {name: row for row, name in enumerate(names)}
@@ -131,7 +139,10 @@ def _join(
         raise IcisError(f"{path}: the class {twice!r} has two rows")
     missing = [name for name in classes.names if name not in rows]
     if missing:
-        raise IcisError(f"{path}: {len(missing)} classes have no descriptor, first {missing[0]!r}")
+        raise IcisError(
+            f"{path}: {len(missing)} of {len(classes.names)} classes have no descriptor, "
+            f"the first is {missing[0]!r}"
+        )
     return vectors[[rows[name] for name in classes.names]]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import polars as pl
 
 from icis.artifacts import read_frame, read_metadata
 from icis.errors import IcisError
+from icis.schema import suggest
 
 SPLITS = ("trainval", "test_seen", "test_unseen")
 
@@ -46,7 +46,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """A row an image: ``image`` (unique name), ``class``, ``split``, and the reader's own columns."""
+    """A row an image: ``image`` (a unique name), ``class``, ``split``, the reader's own columns."""
 
     frame: pl.DataFrame
     classes: Classes
@@ -91,16 +91,15 @@ def build_index(frame: pl.DataFrame, names: list[str], *, source: str) -> ImageI
 
 
 def _check_rows(frame: pl.DataFrame, names: list[str], source: str) -> None:
+    numbered = frame.select("image", "class", "split").with_row_index("row", 1)
     for column in ("image", "class", "split"):
-        empty = frame.with_row_index("row").filter(pl.col(column).is_null())
+        empty = numbered.filter(pl.col(column).is_null())
         if len(empty):
             raise IcisError(f"{source}: row {empty['row'][0]} has no {column}")
-    wrong = frame.with_row_index("row").filter(~pl.col("split").is_in(list(SPLITS)))
+    wrong = numbered.filter(~pl.col("split").is_in(list(SPLITS)))
     if len(wrong):
         value, row = wrong["split"][0], wrong["row"][0]
-        close = difflib.get_close_matches(value, SPLITS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f" is none of {', '.join(SPLITS)}"
-        raise IcisError(f"{source}: row {row} has the split {value!r}{hint}")
+        raise IcisError(f"{source}: row {row} has the split {value!r}; {suggest(value, SPLITS)}")
     foreign = frame.filter(~pl.col("class").is_in(names))
     if len(foreign):
         raise IcisError(

@@ -87,13 +87,16 @@ class TarSource:
 
     def has(self, name: str) -> bool:
         """Tell whether the file exists."""
-        return name in self.members
+        return self._member(name) in self.members
+
+    def _member(self, name: str) -> str:
+        return inside(self.path, name).relative_to(self.path).as_posix()
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        if name not in self.members:
+        if not self.has(name):
             raise IcisError(f"{self.path} has no member {name!r}")
-        offset, size = self.members[name]
+        offset, size = self.members[self._member(name)]
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
             raise IcisError(f"{self.path} is cut off inside {name!r}")

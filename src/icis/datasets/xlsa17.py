@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ def read_xlsa17(config: Xlsa17Dataset) -> tuple[ImageIndex, dict[str, str]]:
     )
     features_path = expand(next(iter(config.features.values())))
     about = read_variables(features_path, ["labels"], ("image_files",))
-    labels = np.atleast_1d(np.asarray(about["labels"])).astype(np.int64).ravel()
-    names = _class_names(splits, int(labels.max()))
+    labels = np.atleast_1d(np.asarray(about["labels"])).ravel()
+    names = _class_names(splits, splits_path)
     class_ids = positions(labels, len(names), f"{features_path}: labels")
-    images = _image_names(about, len(labels))
+    images = _image_names(about, len(labels), features_path)
 
     rows, split_of = [], []
     for split in SPLITS:
@@ -57,39 +58,46 @@ def read_features(config: Xlsa17Dataset, backbone: str, index: ImageIndex) -> ND
     path = expand(config.features[backbone])
     about = read_variables(path, ["features", "labels"], ("image_files",))
     features, labels = np.asarray(about["features"]), np.atleast_1d(about["labels"]).ravel()
-    if features.ndim != 2 or features.shape[1] != len(labels):
+    numeric = features.dtype.kind in "fiu"
+    if not numeric or features.ndim != 2 or features.shape[1] != len(labels):
         raise IcisError(
-            f"{path}: features are {list(features.shape)}, but there are {len(labels)} labels; "
-            "expected [D, N]"
+            f"{path}: features are {list(features.shape)} of {features.dtype}, but there are "
+            f"{len(labels)} labels; expected numbers [D, N]"
         )
     row = index.frame["row"].to_numpy()
     if row.max() >= len(labels):
         raise IcisError(f"{path} has {len(labels)} rows, the splits name row {row.max() + 1}")
-    expected = index.frame["class"].to_list()
-    given = [index.classes.names[label - 1] for label in labels[row].astype(np.int64)]
-    for position, (want, have) in enumerate(zip(expected, given, strict=True)):
-        if want != have:
-            raise IcisError(f"{path}: row {row[position] + 1} is of class {have!r}, not {want!r}")
-    return np.ascontiguousarray(features.T[row], dtype=np.float32)
+    names = index.classes.names
+    number = {name: class_id for class_id, name in enumerate(names)}
+    expected = np.array([number[name] for name in index.frame["class"]])
+    given = positions(labels, len(names), f"{path}: labels")[row]
+    wrong = np.flatnonzero(given != expected)
+    if len(wrong):
+        have, want = names[given[wrong[0]]], names[expected[wrong[0]]]
+        raise IcisError(f"{path}: row {row[wrong[0]] + 1} is of class {have!r}, not {want!r}")
+    with np.errstate(over="ignore"):  # whoever uses them refuses infinite ones
+        return np.ascontiguousarray(features.T[row], dtype=np.float32)
 
 
-def _class_names(splits: dict[str, Any], highest_label: int) -> list[str]:
+def _class_names(splits: dict[str, Any], path: Path) -> list[str]:
     if "allclasses_names" in splits:
         return strings(splits["allclasses_names"])
     # the common FLO file has none: classes are then known by their number
-    count = max(np.shape(splits["att"])[1], highest_label) if "att" in splits else highest_label
-    return [f"class-{number:03d}" for number in range(1, count + 1)]
+    attributes = np.shape(splits.get("att", ()))
+    if len(attributes) != 2:
+        raise IcisError(
+            f"{path} has neither 'allclasses_names' nor 'att': which classes are there?"
+        )
+    return [f"class-{number:03d}" for number in range(1, attributes[1] + 1)]
 
 
-def _image_names(about: dict[str, Any], count: int) -> list[str]:
+def _image_names(about: dict[str, Any], count: int, path: Path) -> list[str]:
     if "image_files" not in about:
         return [f"row-{number:06d}" for number in range(1, count + 1)]
     names = strings(about["image_files"])
     if len(names) != count:
-        raise IcisError(f"there are {count} labels but {len(names)} image_files")
-    return names
-
-
-def split_files(config: Xlsa17Dataset) -> list[Path]:
-    """Return the files that the index is read from."""
-    return [expand(config.splits), expand(next(iter(config.features.values())))]
+        raise IcisError(f"{path}: there are {count} labels but {len(names)} image_files")
+    times = Counter(names)  # rows may be parts of one image
+    return [
+        name if times[name] == 1 else f"{name}#{row}" for row, name in enumerate(names, start=1)
+    ]

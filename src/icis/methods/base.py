@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from icis.errors import IcisError
 from icis.schema import Strict
 
 if TYPE_CHECKING:
@@ -30,6 +31,25 @@ class InjectionProblem:
     seen_descriptors: torch.Tensor
     unseen_descriptors: torch.Tensor
     unseen_classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that every class has one descriptor, and that no class is seen and unseen."""
+        seen = self.seen_head.classes
+        for kind, classes, descriptors in (
+            ("seen", seen, self.seen_descriptors),
+            ("unseen", self.unseen_classes, self.unseen_descriptors),
+        ):
+            if descriptors.ndim != 2 or len(descriptors) != len(classes):
+                raise IcisError(
+                    f"{len(classes)} {kind} classes need descriptors [{len(classes)}, d], "
+                    f"these are {list(descriptors.shape)}"
+                )
+        dims = self.seen_descriptors.shape[1], self.unseen_descriptors.shape[1]
+        if dims[0] != dims[1]:
+            raise IcisError(f"seen descriptors have {dims[0]} components, unseen ones {dims[1]}")
+        both = sorted({*seen} & {*self.unseen_classes})
+        if both:
+            raise IcisError(f"{len(both)} classes are seen and unseen, the first is {both[0]!r}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ S on are unseen descriptors without one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -49,10 +50,10 @@ def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: in
     """
     networks = nn.ModuleDict()
     for space, dim in dims.items():
-        encoder = [nn.Linear(dim, hidden), nn.ReLU()]
+        encoder: list[nn.Module] = [nn.Linear(dim, hidden), nn.ReLU()]
         if depth == 4:
             encoder += [nn.Linear(hidden, hidden), nn.ReLU()]
-        decoder = [nn.Linear(hidden, dim)]
+        decoder: list[nn.Module] = [nn.Linear(hidden, dim)]
         if depth >= 3:
             decoder = [nn.Linear(hidden, DEEP_UNITS), nn.ReLU(), nn.Linear(DEEP_UNITS, dim)]
         networks[f"encode_{space}"] = nn.Sequential(*encoder)
@@ -70,7 +71,7 @@ def shuffled_epochs(rows: int, batch_size: int, seed: int) -> Iterator[list[torc
     """Yield epoch after epoch of batches of row numbers; the last batch may be short."""
     generator = torch.Generator().manual_seed(derive_seed("batch order", seed))
     while True:
-        yield list(torch.randperm(rows, generator=generator).split(batch_size))
+        yield list(torch.split(torch.randperm(rows, generator=generator), batch_size))
 
 
 @dataclass
@@ -188,8 +189,10 @@ def train(
             sums += torch.cat([loss.detach()[None], terms.detach()])
         for term, value in zip(history, (sums / len(batches)).tolist(), strict=True):
             history[term].append(value)
-        if history["loss"][-1] != history["loss"][-1]:
-            raise IcisError(f"the loss became NaN in epoch {epoch}: lower the learning rate")
+        if not math.isfinite(history["loss"][-1]):
+            raise IcisError(
+                f"the loss became {history['loss'][-1]} in epoch {epoch}: lower the learning rate"
+            )
         if progress:
             progress(epoch, history["loss"][-1])
         if epoch >= max_epochs or stop(history["loss"]):

@@ -1,4 +1,4 @@
-"""Settings shared by the methods that are trained by gradient descent on (descriptor, weight) pairs."""
+"""Settings shared by the methods trained by gradient descent on (descriptor, weight) pairs."""
 
 from __future__ import annotations
 

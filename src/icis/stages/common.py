@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from tqdm import tqdm
 
-from icis.datasets.images import ImagesDataset
+from icis.config import ImagesDataset
 from icis.datasets.paths import expand
 from icis.datasets.sources import ImageSource, open_source
 from icis.errors import IcisError

@@ -8,8 +8,8 @@ import polars as pl
 
 from icis import layout
 from icis.artifacts import git_commit, provenance, read_metadata, write_table
-from icis.evaluation import evaluate
 from icis.errors import IcisError
+from icis.evaluation import evaluate
 from icis.features import load_features
 from icis.plan import Cell, Plan
 from icis.scorers import load_scorers

@@ -17,14 +17,16 @@ from icis.stages.common import pick_device
 
 def run(head: Path, features: Path, output: Path, *, role: str, device: str = "auto") -> None:
     """Write image, true class where known, and predicted class."""
+    if output.suffix not in (".csv", ".parquet"):
+        raise IcisError(f"{output}: the output should end in .csv or .parquet")
     scorer = load_head(head, role=role)
     given = load_features(features)
     vectors = torch.from_numpy(given.vectors.copy())
     columns = predict(scorer, vectors, device=pick_device(device)).columns
     predicted = [scorer.classes[column] for column in columns.tolist()]
     frame = given.rows.with_columns(pl.Series("predicted", predicted, dtype=pl.String))
-    writers = {".csv": frame.write_csv, ".parquet": frame.write_parquet}
-    if output.suffix not in writers:
-        raise IcisError(f"{output}: the output should end in .csv or .parquet")
     with atomic_path(output) as temporary:
-        writers[output.suffix](temporary)
+        if output.suffix == ".csv":
+            frame.write_csv(temporary)
+        else:
+            frame.write_parquet(temporary)

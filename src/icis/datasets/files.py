@@ -1,0 +1,77 @@
+"""The files that an experiment names, by their keys, so that an absent one is named early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from icis.config import AnyDataset, Backbone, DrawnDataset, ImagesDataset, Xlsa17Dataset
+from icis.datasets.paths import expand
+from icis.datasets.sources import open_source
+from icis.errors import IcisError
+
+DRAWN = "attributes.csv"
+"""The descriptors that a drawn data set brings with it."""
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file by its key in the experiment file; a relative name may also lie inside ``root``."""
+
+    key: str
+    name: str
+    root: str | None = None
+
+    def path(self) -> Path:
+        """Return where the file lies; for one inside a tar, the tar."""
+        path = expand(self.name)
+        if self.root is None or path.is_absolute() or path.is_file():
+            return path
+        root = expand(self.root)
+        return root / path if root.is_dir() else root
+
+    def problem(self) -> str | None:
+        """Say why the file cannot be read, if so. An absent root is its own key's problem."""
+        try:
+            path = self.path()
+            root = None if self.root is None else expand(self.root)
+            if path == root and (not root.exists() or open_source(root).has(self.name)):
+                return None
+            if path == root:
+                return f"{self.key}: {self.name} is neither a file here nor inside {root}"
+        except IcisError as error:
+            return f"{self.key}: {error}"
+        return None if path.exists() else f"{self.key}: {path} does not exist"
+
+
+def index_files(dataset: str, data: AnyDataset) -> Iterator[GivenFile]:
+    """Yield the files that an index is read from; none where the data set is drawn."""
+    where = f"datasets.{dataset}"
+    if isinstance(data, Xlsa17Dataset):
+        backbone, features = next(iter(data.features.items()))
+        yield GivenFile(f"{where}.splits", data.splits)
+        yield GivenFile(f"{where}.features.{backbone}", features)
+    elif isinstance(data, ImagesDataset):
+        yield GivenFile(f"{where}.root", data.root)
+        yield GivenFile(f"{where}.splits", data.splits, data.root)
+        if data.class_list is not None:
+            yield GivenFile(f"{where}.class_list", data.class_list, data.root)
+
+
+def descriptor_files(dataset: str, data: AnyDataset, descriptor: str) -> Iterator[GivenFile]:
+    """Yield a descriptor's file, and the list of its rows' names if there is one."""
+    where, source = f"datasets.{dataset}.descriptors.{descriptor}", data.descriptors[descriptor]
+    root = data.root if isinstance(data, ImagesDataset) else None
+    if not (isinstance(data, DrawnDataset) and source.file == DRAWN):
+        yield GivenFile(f"{where}.file", source.file, root)
+    if source.classes is not None:
+        yield GivenFile(f"{where}.classes", source.classes)
+
+
+def weight_files(name: str, backbone: Backbone) -> Iterator[GivenFile]:
+    """Yield the files of a backbone in a folder."""
+    if backbone.weights.startswith("local-dir:"):
+        folder = backbone.weights.removeprefix("local-dir:")
+        for file in ("config.json", "model.safetensors"):
+            yield GivenFile(f"backbones.{name}.weights", f"{folder}/{file}")

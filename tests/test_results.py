@@ -1,0 +1,179 @@
+"""Tables of results against means and deviations computed by numpy."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icis.errors import IcisError
+from icis.results import COLUMNS, Summary, build_table, headline
+from tests.example_results import cell_rows, example_metrics, example_plan, frame
+
+ALL = ["T1", "U", "S", "H", "entropy", "epochs", "seen_accuracy"]
+PLAN = example_plan(["one", "two"], datasets=["CUB", "SUN"], metrics=["T1", "entropy"])
+SLOTS = [
+    (key, seed, metric)
+    for key in PLAN.cells
+    for seed in range(5)  # the table wants 0, 1, 2
+    for metric in ("T1", "entropy")
+]
+
+
+@given(
+    st.dictionaries(st.sampled_from(SLOTS), st.floats(0, 100), max_size=len(SLOTS)),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_summaries_are_numpys(values, random):
+    rows = [
+        row
+        for (key, seed, metric), value in values.items()
+        for row in cell_rows(PLAN.cells[key], seed, {metric: value})
+    ]
+    random.shuffle(rows)
+    table = build_table(frame(rows), PLAN, "main")
+
+    assert [group.dataset for group in table.groups] == ["CUB", "SUN"]
+    assert [row.display for row in table.rows] == ["Chance", "one", "two"]
+    for g, group in enumerate(table.groups):
+        for row in table.methods:
+            key = (group.dataset, group.backbone, group.head, group.descriptor, row.stem)
+            for metric in table.metrics:
+                wanted = [values[k, s, m] for k, s, m in SLOTS
+                          if (k, m) == (key, metric) and s < 3 and (k, s, m) in values]  # fmt: skip
+                found = row.cells[g, metric]
+                if not wanted:
+                    assert found is None
+                    continue
+                assert list(found.values) == wanted
+                assert found.n == len(wanted)
+                assert found.mean == pytest.approx(np.mean(wanted), rel=1e-12, abs=1e-12)
+                if len(wanted) == 1:
+                    assert found.std is None
+                else:
+                    assert found.std == pytest.approx(np.std(wanted, ddof=1), rel=1e-9, abs=1e-9)
+
+
+def test_rows_and_columns_follow_the_table_and_not_the_metrics():
+    plan = example_plan(["b", "a", "c"], datasets=["SUN", "CUB"], metrics=["H", "T1"])
+    metrics = example_metrics(plan).sample(fraction=1, shuffle=True, seed=1)
+    table = build_table(metrics, plan, "main")
+    assert [row.display for row in table.rows] == ["Chance", "b", "a", "c"]
+    assert table.columns == [(0, "H"), (0, "T1"), (1, "H"), (1, "T1")]
+    assert [group.label for group in table.groups] == ["SUN", "CUB"]
+    assert metrics.columns == COLUMNS
+
+
+def test_labels_name_what_varies_and_a_note_the_rest():
+    plan = example_plan(["one"], backbones=["r101", "vit"], heads=["last", "leak"])
+    table = build_table(example_metrics(plan), plan, "main")
+    assert [group.label for group in table.groups] == [
+        "CUB / r101 / linear-last", "CUB / r101 / linear-test_seen",
+        "CUB / vit / linear-last", "CUB / vit / linear-test_seen",
+    ]  # fmt: skip
+    assert "All columns: descriptor att." in table.notes
+
+
+def test_chance_stands_first_without_deviation():
+    plan = example_plan(["one"], metrics=ALL)
+    chance = build_table(example_metrics(plan), plan, "main").rows[0]
+    assert chance.display == "Chance"
+    assert chance.cells[0, "T1"] == Summary(2.0, None, (2.0,))
+    assert {chance.cells[0, metric].mean for metric in "USH"} == {0.5}
+    assert {chance.cells[0, metric] for metric in ("entropy", "epochs", "seen_accuracy")} == {None}
+
+
+def test_cells_of_another_configuration_do_not_count():
+    plan = example_plan(["one", "two"])
+    other = example_plan(["one", {"method": "icis", "hidden": 9, "depth": 3, "name": "two"}])
+    table = build_table(example_metrics(other), plan, "main")
+    assert table.rows[1].cells[0, "T1"]
+    assert table.rows[2].cells[0, "T1"] is None
+    assert "No result of this configuration: “two”." in table.notes
+
+
+def test_paths_that_share_an_id_are_told_apart():
+    plan = example_plan(
+        [{"method": "icis", "name": "own"}, {"method": "icis", "batch_size": 16, "name": "given"}]
+    )
+    first, second = plan.cells.values()
+    assert first.id == second.id
+    rows = cell_rows(first, 0, {"T1": 10.0}) + cell_rows(second, 0, {"T1": 20.0})
+    table = build_table(frame(rows), plan, "main")
+    assert [row.cells[0, "T1"].mean for row in table.methods] == [10, 20]
+
+
+def test_equal_names_are_told_apart():
+    plan = example_plan(["ICIS", "ICIS", "Chance"])
+    displays = [row.display for row in build_table(example_metrics(plan), plan, "main").rows]
+    assert displays == [
+        "Chance", "ICIS (icis-hidden-8)", "ICIS (icis-hidden-9)", "Chance (icis-hidden-10)"
+    ]  # fmt: skip
+
+
+def test_contradictions_are_refused():
+    plan = example_plan(["one"])
+    metrics = example_metrics(plan)
+    with pytest.raises(IcisError, match="of seed 0 twice for CUB/r101/linear-last/att/icis"):
+        build_table(pl.concat([metrics, metrics.head(1)]), plan, "main")
+    odd = (pl.col("metric") == "chance_T1") & (pl.col("seed") == 1)
+    shifted = metrics.with_columns(value=pl.when(odd).then(3.0).otherwise("value"))
+    with pytest.raises(IcisError, match=r"CUB: .*different chance levels .*2\.0, 3\.0"):
+        build_table(shifted, plan, "main")
+
+
+def test_notes_say_seeds_selection_splits_and_gaps():
+    plan = example_plan(["one", {"method": "conse", "name": "ConSE"}], seeds=[4, 2])
+    metrics = example_metrics(plan)
+    cell = next(iter(plan.cells.values()))
+    lost = (pl.col("cell") == cell.id) & (pl.col("seed") == 4)
+    notes = build_table(metrics.filter(~lost), plan, "main").notes
+    assert notes[:2] == (
+        "2 seeds (2, 4): mean ± sample standard deviation over seeds.",
+        "All columns: backbone r101, seen head linear-last, descriptor att.",
+    )
+    assert f"Selection, “one”: seen head: last; method: {cell.method.selection}." in notes
+    assert "Selection, “ConSE”: seen head: last; method: no training." in notes
+    assert "Splits: CUB xlsa17-2.0." in notes
+    assert notes[-1] == "Fewer than 2 seeds of this configuration: “one”."
+
+
+def test_one_selection_is_told_once_whatever_is_missing():
+    plan = example_plan(["one", "two"], datasets=["CUB", "SUN"], seeds=1)
+    gone = list(plan.cells.values())[1].id
+    table = build_table(example_metrics(plan).filter(pl.col("cell") != gone), plan, "main")
+    assert [note for note in table.notes if note.startswith("Selection, all rows: ")]
+    assert sum(note.startswith("Selection") for note in table.notes) == 1
+    assert table.notes[0] == "1 seed (0), so no standard deviation."
+    assert table.notes[-1] == "No result of this configuration: “two” on CUB."
+
+
+def test_selection_on_test_images_is_called_that():
+    plan = example_plan(["one", "two"], heads=["last", "leak"])
+    table = build_table(example_metrics(plan), plan, "main")
+    assert table.caution == (
+        "Selected on test images, as in the paper: not comparable with honest selection. "
+        "This concerns all rows on CUB / linear-test_seen."
+    )
+    assert table.notes[0] == table.caution
+
+    honest = example_plan(["one", "two"])
+    assert build_table(example_metrics(honest), honest, "main").caution is None
+
+
+def test_headline_is_rounded_and_nested():
+    plan = example_plan(["one"], datasets=["CUB", "SUN"], metrics=["T1", "H", "entropy"])
+    metrics = example_metrics(plan)
+    h = metrics.filter(dataset="SUN", metric="H")["value"].to_numpy()
+    found = headline(metrics, plan)["main"]
+    assert set(found) == {"CUB", "SUN"}
+    assert set(found["SUN"]["icis-hidden-8"]) == {"T1", "H"}
+    assert found["SUN"]["icis-hidden-8"]["H"] == round(float(h.mean()), 2)
+
+
+def test_no_metrics_make_an_empty_table():
+    plan = example_plan(["one"])
+    table = build_table(frame([]), plan, "main")
+    assert all(cell is None for row in table.rows for cell in row.cells.values())
+    assert headline(frame([]), plan) == {"main": {"CUB": {"icis-hidden-8": {}}}}
