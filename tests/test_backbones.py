@@ -26,7 +26,7 @@ from icis.config import Backbone, Training, Transform
 from icis.datasets.sources import open_source
 from icis.errors import IcisError
 from icis.extraction import extract
-from icis.finetuning import LabelledImages, save_backbone, train_backbone
+from icis.finetuning import LabelledImages, SeededOrder, save_backbone, train_backbone
 from icis.heads import Head
 
 COUNT, CLASSES = 40, 4
@@ -436,6 +436,17 @@ def test_augmentation_leaves_the_global_generators_alone(images):
     assert (random.random(), float(torch.rand(()))) == expected
     assert torch.equal(first, again)
     assert not (first == other).any()
+
+
+def test_every_epoch_has_an_order_and_augmentations_of_its_own():
+    order = SeededOrder(20, 0, shuffle=True)
+    first, second = list(order), list(order)
+    assert sorted(row for row, _ in first) == list(range(20))
+    assert [row for row, _ in first] != [row for row, _ in second]
+    assert len({seed for _, seed in first + second}) == 40
+    assert list(SeededOrder(20, 0, shuffle=True)) == first
+    assert list(SeededOrder(20, 1, shuffle=True)) != first
+    assert [row for row, _ in SeededOrder(20, 0, shuffle=False)] == list(range(20))
 
 
 # --- extraction -------------------------------------------------------------------------------

@@ -112,8 +112,11 @@ def recorded(monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 43, 50])
 @pytest.mark.parametrize("rate", [1e-4, 1e-2])
-def test_training_equals_the_literal_loop(recorded, batch_size, rate):
+@pytest.mark.parametrize("scale", [1, 1e-7])
+def test_training_equals_the_literal_loop(recorded, batch_size, rate, scale):
+    """Tiny features make gradients as small as Adam's epsilon: only then does their scale count."""
     images, settings = make_images(), recipe(batch_size=batch_size, learning_rate=rate)
+    images = LabelledFeatures(images.vectors * scale, images.classes)
     trained = train_seen_head(images, settings, classes=CLASSES, seed=4)
     assert len(recorded) == 6 * math.ceil(43 / batch_size)
     weight, bias, losses = literal_training(images, settings, 4, recorded, 6)
@@ -147,6 +150,14 @@ def test_same_seed_same_bits():
     assert first.head.digest() == second.head.digest()
     assert first.loss == second.loss
     assert first.head.digest() != third.head.digest()
+
+
+def test_the_order_of_batches_follows_the_seed(recorded):
+    for seed in (0, 1, 0):
+        train_seen_head(make_images(), recipe(epochs=1), classes=CLASSES, seed=seed)
+    first, other, again = (torch.cat(recorded[k : k + 9]).tolist() for k in (0, 9, 18))
+    assert first == again
+    assert first != other
 
 
 def test_a_seen_class_without_images_keeps_its_row():

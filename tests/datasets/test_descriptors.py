@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -47,8 +48,6 @@ def write(path, vectors=VECTORS, names=CLASSES.names):
 
 
 def read(source, classes=CLASSES):
-    from pathlib import Path
-
     path = Path(source.file)
     return read_descriptors(source, path, path.read_bytes(), classes)
 

@@ -1,5 +1,6 @@
 """Features and splits in the xlsa17 layout."""
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -305,8 +306,6 @@ def test_a_cut_file_is_named(tmp_path):
 
 
 def test_variables_of_a_file_in_hdf5(tmp_path):
-    import h5py
-
     path = tmp_path / "new.mat"
     with h5py.File(path, "w", userblock_size=512) as file:
         file["features"] = FEATURES.T  # MATLAB's order of axes

@@ -363,6 +363,10 @@ def test_first_possible_stop_is_epoch_26():
     assert stop_epoch([1.0] * 25, 2e-3) is None
 
 
+def test_a_slope_equal_to_the_threshold_goes_on():
+    assert stop_epoch([1.0] * 60, 0.0) is None
+
+
 def test_falling_loss_never_stops():
     assert stop_epoch([10 - 0.01 * epoch for epoch in range(500)], 2e-3) is None
 
@@ -444,6 +448,25 @@ def test_epochs_are_reshuffled():
     assert len({tuple(order) for order in orders}) == 4
     assert torch.cat(next(shuffled_epochs(30, 7, 0))).tolist() == orders[0]
     assert torch.cat(next(shuffled_epochs(30, 7, 1))).tolist() != orders[0]
+
+
+# --- defaults ---------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_papers():
+    for method in (Icis(), Mlp()):
+        assert (method.hidden, method.learning_rate, method.max_epochs) == (2048, 1e-5, 1000)
+        assert method.batch_size is None, "the data set's"
+        assert method.resolve(batch_size=20).batch_size == 20
+        assert method.model_copy(update={"batch_size": 3}).resolve(batch_size=20).batch_size == 3
+    assert Icis().losses == LossWeights(a2a=1, w2w=1, a2w=1, w2a=1)
+    assert Icis().unseen_descriptors
+    assert Icis().depth == 2
+    assert (Icis().distance, Icis().threshold) == ("cosine", 2e-3)
+    assert (Mlp().distance, Mlp().threshold) == ("l2", 2e-6)
+    assert Icis(distance="l2").threshold == 2e-6
+    assert Mlp(distance="cosine").threshold == 2e-3
+    assert Icis(slope_threshold=0.0).threshold == 0
 
 
 # --- the whole method -------------------------------------------------------------------------
