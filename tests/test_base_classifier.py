@@ -14,7 +14,8 @@ from icis import base_classifier
 from icis.base_classifier import full_batches, stratified_holdout, train_seen_head
 from icis.config import SeenHead
 from icis.errors import IcisError
-from icis.evaluation import LabelledFeatures, accuracy
+from icis.evaluation import accuracy
+from icis.metrics import LabelledFeatures
 from icis.seeding import derive_seed
 
 CLASSES = ("cow", "bat", "ape", "dog")

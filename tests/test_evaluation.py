@@ -13,16 +13,9 @@ from sklearn.metrics import balanced_accuracy_score
 
 from icis import evaluation
 from icis.errors import IcisError
-from icis.evaluation import (
-    LabelledFeatures,
-    accuracy,
-    evaluate,
-    harmonic_mean,
-    label_columns,
-    per_class_accuracy,
-    predict,
-)
+from icis.evaluation import accuracy, evaluate, predict
 from icis.heads import Head
+from icis.metrics import LabelledFeatures, harmonic_mean, label_columns, per_class_accuracy
 from icis.scorers import ConseScorer
 
 SEEN = tuple(f"seen{i}" for i in (4, 1, 3, 0, 2))

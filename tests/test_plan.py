@@ -439,9 +439,13 @@ def test_all_missing_files_are_listed_at_once(tmp_path, monkeypatch):
 IMAGES = {"tables__main__datasets": ["birds"], "tables__main__backbones": ["r18"]}
 
 
-def test_an_absent_root_is_named_once(tmp_path, monkeypatch):
+def test_an_absent_root_is_named_with_all_that_should_be_inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert plan(**IMAGES).missing_files() == ["datasets.birds.root: birds does not exist"]
+    assert plan(**IMAGES).missing_files() == [
+        "datasets.birds.root: birds does not exist",
+        "datasets.birds.splits: birds/splits.csv does not exist",
+        "datasets.birds.descriptors.att.file: birds/att.csv does not exist",
+    ]
 
 
 def test_files_beside_images_are_found_here_or_inside(tmp_path, monkeypatch):

@@ -193,6 +193,7 @@ def test_a_damaged_head_is_noticed_and_made_anew(run):
     data[-1] ^= 1
     head.write_bytes(bytes(data))
     (run / CELLS / "icis-hidden-32_max-epochs-30.parquet").unlink()
+    (run / layout.metrics("tiny")).unlink()
     failed = snakemake(run)
     assert failed.returncode != 0
     assert "damaged" in failed.stdout + failed.stderr

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
 from icis.config import SeenHead
 from icis.errors import IcisError
-from icis.evaluation import LabelledFeatures, label_columns, per_class_accuracy
 from icis.heads import Head, check_dim
-from icis.methods.base import Progress
+from icis.metrics import LabelledFeatures, label_columns, per_class_accuracy
 from icis.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from icis.methods.base import Progress
 
 INITIAL_STD = 0.02
 

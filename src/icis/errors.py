@@ -2,7 +2,7 @@
 
 
 class IcisError(Exception):
-    """A problem with the user's input; its text says the value, what was expected, how to mend it."""
+    """A problem that the user can mend; its text says the value, what was expected, the fix."""
 
 
 class ConfigError(IcisError):

@@ -7,23 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from icis.errors import IcisError
-from icis.heads import class_rows
+from icis.metrics import LabelledFeatures, harmonic_mean, label_columns, per_class_accuracy
 from icis.scorers import Scorer
 
 CHUNK = 8192
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Features [N, D] of test images with the class name of each."""
-
-    vectors: torch.Tensor
-    classes: list[str]
-
-    def __post_init__(self) -> None:
-        """Check that every image has a label."""
-        if len(self.vectors) != len(self.classes):
-            raise IcisError(f"{len(self.vectors)} features do not fit {len(self.classes)} labels")
 
 
 @dataclass(frozen=True)
@@ -49,24 +36,6 @@ def predict(scorer: Scorer, features: torch.Tensor, *, device: str = "cpu") -> P
         columns.append(scores.argmax(dim=1).cpu())
         entropies.append(-(log_p.exp() * log_p).sum(dim=1).cpu())
     return Prediction(torch.cat(columns), torch.cat(entropies))
-
-
-def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    """Return the mean over the classes in ``target`` of each one's accuracy, in percent.
-
-    Every class weighs the same, however many images it has (Xian et al., 2018).
-    """
-    if predicted.shape != target.shape or not len(target):
-        raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
-    _, at = torch.unique(target, return_inverse=True)
-    right = torch.zeros(int(at.max()) + 1, dtype=torch.float64)
-    right.index_add_(0, at, (predicted == target).double())
-    return float((right / at.bincount()).mean() * 100)
-
-
-def harmonic_mean(seen: float, unseen: float) -> float:
-    """Return H = 2·S·U / (S + U), 0 where both are 0."""
-    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 
 def accuracy(scorer: Scorer, images: LabelledFeatures, *, device: str = "cpu") -> float:
@@ -102,10 +71,3 @@ def evaluate(
         "chance_T1": 100 / len(unseen.classes),
         "chance_all": 100 / len(joint.classes),
     }
-
-
-def label_columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
-    """Return the column of each image's class; a class without one is named."""
-    distinct = tuple(dict.fromkeys(names))
-    column = dict(zip(distinct, class_rows(classes, distinct), strict=True))
-    return torch.tensor([column[name] for name in names])

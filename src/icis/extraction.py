@@ -46,7 +46,10 @@ def batches(loader: DataLoader[Any]) -> Iterator[Any]:
     """
     for batch in loader:
         if isinstance(batch, IcisError):
-            raise batch
+            try:
+                raise batch
+            finally:
+                del batch  # its traceback holds this frame: a cycle would keep the workers alive
         yield batch
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from icis.artifacts import column_vectors, read_metadata, read_table, require_finite
 from icis.datasets.index import Classes
 from icis.errors import IcisError
-from icis.evaluation import LabelledFeatures
+from icis.metrics import LabelledFeatures
 
 
 @dataclass(frozen=True)

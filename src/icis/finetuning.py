@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -28,10 +28,12 @@ from icis.compat import timm
 from icis.config import Backbone, Training
 from icis.datasets.sources import ImageSource
 from icis.errors import IcisError
-from icis.evaluation import per_class_accuracy
 from icis.extraction import batches, collate
-from icis.methods.base import Progress
+from icis.metrics import per_class_accuracy
 from icis.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from icis.methods.base import Progress
 
 
 class LabelledImages(Dataset[tuple[torch.Tensor, int] | IcisError]):

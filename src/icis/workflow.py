@@ -16,6 +16,7 @@ from icis import layout
 from icis.artifacts import file_sha256, write_text
 from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Xlsa17Dataset, parse_experiment
+from icis.datasets.files import descriptor_files
 from icis.errors import ConfigError
 from icis.plan import Cell, Plan
 
@@ -56,12 +57,13 @@ class Workflow:
         return _there(self.plan.source_files(wildcards.dataset), layout.index(wildcards.dataset))
 
     def describe_inputs(self, wildcards: Wildcards) -> list[Path]:
-        """Return a descriptor's file."""
+        """Return a descriptor's file, and that of its rows' names."""
         dataset, descriptor = wildcards.dataset, wildcards.descriptor
-        if isinstance(self.plan.dataset(dataset), DrawnDataset):
-            return [layout.raw(dataset) / "splits.csv"]
-        file = self.plan.descriptor_file(dataset, descriptor)
-        return _there([file], layout.descriptors(dataset, descriptor))
+        data = self.plan.dataset(dataset)
+        files = [each.path() for each in descriptor_files(dataset, data, descriptor)]
+        if isinstance(data, DrawnDataset):
+            files.append(layout.raw(dataset) / "splits.csv")
+        return _there(files, layout.descriptors(dataset, descriptor))
 
     def extract_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the features file given, or the backbone trained, or nothing more than images."""

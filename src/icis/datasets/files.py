@@ -29,17 +29,16 @@ class GivenFile:
         if self.root is None or path.is_absolute() or path.is_file():
             return path
         root = expand(self.root)
-        return root / path if root.is_dir() else root
+        return root if root.is_file() else root / path
 
     def problem(self) -> str | None:
-        """Say why the file cannot be read, if so. An absent root is its own key's problem."""
+        """Say why the file cannot be read, if so."""
         try:
             path = self.path()
-            root = None if self.root is None else expand(self.root)
-            if path == root and (not root.exists() or open_source(root).has(self.name)):
-                return None
-            if path == root:
-                return f"{self.key}: {self.name} is neither a file here nor inside {root}"
+            if self.root is not None and path == expand(self.root):
+                if open_source(path).has(self.name):
+                    return None
+                return f"{self.key}: {self.name} is neither a file here nor inside {path}"
         except IcisError as error:
             return f"{self.key}: {error}"
         return None if path.exists() else f"{self.key}: {path} does not exist"

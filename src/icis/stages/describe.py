@@ -7,7 +7,7 @@ import hashlib
 import pyarrow as pa
 
 from icis import layout
-from icis.artifacts import provenance, vector_column, write_table
+from icis.artifacts import file_sha256, provenance, vector_column, write_table
 from icis.config import Xlsa17Dataset
 from icis.datasets.descriptors import read_descriptors
 from icis.datasets.images import read_beside
@@ -33,6 +33,9 @@ def run(plan: Plan, dataset: str, descriptor: str) -> None:
     else:
         images, files = images_of(plan, dataset)
         data = read_beside(source.file, files, expand(images.root))
+    sources = {source.file: hashlib.sha256(data).hexdigest()}
+    if source.classes is not None:
+        sources[source.classes] = file_sha256(expand(source.classes))
     classes = load_index(layout.index(dataset))[0].classes
     found = read_descriptors(source, path, data, classes)
     table = pa.table(
@@ -47,7 +50,7 @@ def run(plan: Plan, dataset: str, descriptor: str) -> None:
         "descriptors",
         fingerprint=plan.descriptor_fingerprint(dataset, descriptor),
         inputs={"index": layout.index(dataset)},
-        sources={source.file: hashlib.sha256(data).hexdigest()},
+        sources=sources,
         dataset=dataset,
         descriptor=descriptor,
         dim=found.vectors.shape[1],

@@ -34,6 +34,7 @@ def run(plan: Plan, dataset: str) -> None:
             seed=config.seed,
         )
     except ValueError as error:
+        shutil.rmtree(temporary)
         raise IcisError(f"datasets.{dataset}: {error}") from error
     write_json(temporary / "drawn.json", {"fingerprint": plan.draw_fingerprint(dataset)})
     shutil.rmtree(folder, ignore_errors=True)

@@ -25,8 +25,8 @@ from icis.methods import Injection, InjectionProblem
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
+from icis.seen_heads import load_seen_head
 from icis.stages.common import device_name, epochs_bar, only_one, pick_device
-from icis.stages.train_head import load_seen_head
 
 
 def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:

@@ -5,28 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 
 from icis import layout
 from icis.artifacts import (
-    column_vectors,
     file_sha256,
     provenance,
     read_metadata,
     read_table,
-    vector_column,
     write_table,
 )
 from icis.base_classifier import TrainedHead, train_seen_head
 from icis.errors import IcisError
-from icis.evaluation import accuracy
 from icis.features import Features, load_features
-from icis.heads import Head
 from icis.plan import Plan
 from icis.schema import canonical_hash
+from icis.seen_heads import head_table
 from icis.stages.common import device_name, epochs_bar, pick_device
 
 
@@ -84,25 +78,24 @@ def _train(
     key: str,
 ) -> None:
     recipe = plan.head(dataset, head)
-    test_seen = features.split("test_seen")
+    leaks = recipe.selection == "test_seen"
     with epochs_bar(f"seen head, seed {seed}", recipe.epochs) as progress:
         trained = train_seen_head(
             features.split("trainval"),
             recipe,
             classes=features.classes.seen,
             seed=seed,
-            test_seen=test_seen if recipe.selection == "test_seen" else None,
+            test_seen=features.split("test_seen") if leaks else None,
             device=device,
             progress=progress,
         )
     training: dict[str, Any] = {
         "epoch": trained.epoch,
         "selection": describe_selection(trained, recipe.selection, recipe.epochs),
-        "test_seen_accuracy": accuracy(trained.head, test_seen, device=device),
         "loss": trained.loss,
         "selection_accuracy": trained.selection_accuracy,
     }
-    write_table(part, _table(trained.head, seed), {"key": key, "training": training})
+    write_table(part, head_table(trained.head, seed), {"key": key, "training": training})
 
 
 def describe_selection(trained: TrainedHead, selection: str, epochs: int) -> str:
@@ -112,25 +105,3 @@ def describe_selection(trained: TrainedHead, selection: str, epochs: int) -> str
         "holdout": f"best of {epochs} epochs on held-out trainval images",
         "test_seen": f"best of {epochs} epochs on test_seen (the paper's leak)",
     }[selection]
-
-
-def _table(head: Head, seed: int) -> pa.Table:
-    return pa.table(
-        {
-            "seed": pa.array([seed] * len(head.classes), pa.int64()),
-            "class": pa.array(head.classes),
-            "weight": vector_column(head.weight.numpy()),
-            "bias": pa.array(head.bias.numpy(), pa.float32()),
-        }
-    )
-
-
-def load_seen_head(path: Path, seed: int) -> Head:
-    """Return one seed's head from the artifact."""
-    table = read_table(path)
-    table = table.filter(pc.equal(table["seed"], seed))
-    if not len(table):
-        raise IcisError(f"{path} has no head of seed {seed}")
-    weight = torch.from_numpy(column_vectors(table["weight"]).copy())
-    bias = torch.from_numpy(np.array(table["bias"], dtype=np.float32))
-    return Head(weight, bias, tuple(table["class"].to_pylist()))

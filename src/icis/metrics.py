@@ -1,0 +1,51 @@
+"""Accuracies over classes, and the labelled features that they are measured on.
+
+Apart from evaluation, because the selection of seen heads and backbones measures them too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from icis.errors import IcisError
+from icis.heads import class_rows
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features [N, D] of test images with the class name of each."""
+
+    vectors: torch.Tensor
+    classes: list[str]
+
+    def __post_init__(self) -> None:
+        """Check that every image has a label."""
+        if len(self.vectors) != len(self.classes):
+            raise IcisError(f"{len(self.vectors)} features do not fit {len(self.classes)} labels")
+
+
+def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the mean over the classes in ``target`` of each one's accuracy, in percent.
+
+    Every class weighs the same, however many images it has (Xian et al., 2018).
+    """
+    if predicted.shape != target.shape or not len(target):
+        raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
+    _, at = torch.unique(target, return_inverse=True)
+    right = torch.zeros(int(at.max()) + 1, dtype=torch.float64)
+    right.index_add_(0, at, (predicted == target).double())
+    return float((right / at.bincount()).mean() * 100)
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """Return H = 2·S·U / (S + U), 0 where both are 0."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
+def label_columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
+    """Return the column of each image's class; a class without one is named."""
+    distinct = tuple(dict.fromkeys(names))
+    column = dict(zip(distinct, class_rows(classes, distinct), strict=True))
+    return torch.tensor([column[name] for name in names])

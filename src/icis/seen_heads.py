@@ -1,0 +1,37 @@
+"""Seen heads in Parquet: a row a (seed, seen class)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from icis.artifacts import column_vectors, read_table, vector_column
+from icis.errors import IcisError
+from icis.heads import Head
+
+
+def head_table(head: Head, seed: int) -> pa.Table:
+    """Return one seed's head as rows."""
+    return pa.table(
+        {
+            "seed": pa.array([seed] * len(head.classes), pa.int64()),
+            "class": pa.array(head.classes),
+            "weight": vector_column(head.weight.numpy()),
+            "bias": pa.array(head.bias.numpy(), pa.float32()),
+        }
+    )
+
+
+def load_seen_head(path: Path, seed: int) -> Head:
+    """Return one seed's head from the artifact."""
+    table = read_table(path)
+    table = table.filter(pc.equal(table["seed"], seed))
+    if not len(table):
+        raise IcisError(f"{path} has no head of seed {seed}")
+    weight = torch.from_numpy(column_vectors(table["weight"]).copy())
+    bias = torch.from_numpy(np.array(table["bias"], dtype=np.float32))
+    return Head(weight, bias, tuple(table["class"].to_pylist()))
