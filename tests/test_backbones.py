@@ -538,11 +538,13 @@ def test_workers_end_with_the_error(one_broken, backbone, train):
             trained_on(one_broken, tiny(), workers=2)
         else:
             features_of(backbone, one_broken, workers=2)
+        pytest.fail("the image was read")
     except IcisError:
         pass
+    try:
+        assert not multiprocessing.active_children()
     finally:
         gc.enable()
-    assert not multiprocessing.active_children()
 
 
 def test_a_missing_image_is_named(images, backbone):
