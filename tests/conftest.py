@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# beside other work on the cores, two threads are many times slower than one
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def lacking(what: str) -> None:
     """Skip a test for something that is not here, and say so; where CI is set, fail it."""

@@ -135,7 +135,7 @@ def test_notes_say_seeds_selection_splits_and_gaps():
     )
     assert f"Selection, “one”: seen head: last; method: {cell.method.selection}." in notes
     assert "Selection, “ConSE”: seen head: last; method: no training." in notes
-    assert "Splits: CUB xlsa17-2.0." in notes
+    assert "Split version: xlsa17-2.0 (CUB)." in notes
     assert notes[-1] == "Fewer than 2 seeds of this configuration: “one”."
 
 

@@ -55,8 +55,8 @@ def notes_of(
     for text, places in selections.items():
         notes.append(f"Selection, {_where(places, groups, rows, among=present)}: {text}.")
     if splits:
-        listed = [f"{dataset} {', '.join(versions)}" for dataset, versions in splits.items()]
-        notes.append(f"Splits: {'; '.join(listed)}.")
+        listed = [f"{', '.join(versions)} ({dataset})" for dataset, versions in splits.items()]
+        notes.append(f"Split version: {'; '.join(listed)}.")
     notes.append("; ".join(f"{metric}: {MEANINGS[metric]}" for metric in metrics) + ".")
     return [*notes, *_gaps(len(seeds), groups, rows)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from icis.artifacts import file_sha256, write_text
 from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Xlsa17Dataset, parse_experiment
 from icis.datasets.files import descriptor_files
-from icis.errors import ConfigError
+from icis.errors import ConfigError, IcisError
 from icis.plan import Cell, Plan
 
 Wildcards = Any
@@ -54,23 +55,27 @@ class Workflow:
 
     def index_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files that an index is read from."""
-        return _there(self.plan.source_files(wildcards.dataset), layout.index(wildcards.dataset))
+        dataset = wildcards.dataset
+        return _there(lambda: self.plan.source_files(dataset), layout.index(dataset))
 
     def describe_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return a descriptor's file, and that of its rows' names."""
         dataset, descriptor = wildcards.dataset, wildcards.descriptor
         data = self.plan.dataset(dataset)
-        files = [each.path() for each in descriptor_files(dataset, data, descriptor)]
-        if isinstance(data, DrawnDataset):
-            files.append(layout.raw(dataset) / "splits.csv")
-        return _there(files, layout.descriptors(dataset, descriptor))
+        given = descriptor_files(dataset, data, descriptor)
+        files = _there(
+            lambda: [each.path() for each in given], layout.descriptors(dataset, descriptor)
+        )
+        drawn = isinstance(data, DrawnDataset)
+        return [*files, layout.raw(dataset) / "splits.csv"] if drawn else files
 
     def extract_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the features file given, or the backbone trained, or nothing more than images."""
         dataset, backbone = wildcards.dataset, wildcards.backbone
         if isinstance(self.plan.dataset(dataset), Xlsa17Dataset):
             return _there(
-                self.plan.feature_files(dataset, backbone), layout.features(dataset, backbone)
+                lambda: self.plan.feature_files(dataset, backbone),
+                layout.features(dataset, backbone),
             )
         if self.plan.backbone(backbone).train is not None:
             return [layout.backbone(dataset, backbone) / "trained.json"]
@@ -150,11 +155,14 @@ class Workflow:
         return self.plan.cell(w.dataset, w.backbone, w.head, w.descriptor, w.method)
 
 
-def _there(files: list[Path], output: Path) -> list[Path]:
+def _there(files: Callable[[], list[Path]], output: Path) -> list[Path]:
     """Return the files; those gone are left out once their artifact is made.
 
     Features and heads outlive the images that they came from, for example when pulled with DVC.
     """
-    if output.exists():
-        return [file for file in files if file.exists()]
-    return files
+    if not output.exists():
+        return files()
+    try:
+        return [file for file in files() if file.exists()]
+    except IcisError:  # the environment variable of the folder is not set
+        return []

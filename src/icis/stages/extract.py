@@ -24,6 +24,8 @@ from icis.plan import Plan
 from icis.stages.common import device_name, images_of, pick_device
 
 Blocks = Iterable[NDArray[np.float32]]
+ROW_GROUP = 4096
+"""Images held in memory and written at a time."""
 
 
 def run(plan: Plan, dataset: str, backbone: str, *, workers: int = 0, device: str = "auto") -> None:
@@ -96,6 +98,18 @@ def _extracted(
     )
 
 
+def _regrouped(blocks: Blocks) -> Blocks:
+    """Join batches into blocks of the size of a row group."""
+    waiting: list[NDArray[np.float32]] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
 def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, Any]) -> None:
     """Write block after block, so that memory does not grow with the number of images."""
     names = rows["image"].to_list()
@@ -107,7 +121,7 @@ def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, A
         tqdm(total=len(rows), desc=f"features {path.stem}", unit="image", disable=None) as bar,
     ):
         try:
-            for block in blocks:
+            for block in _regrouped(blocks):
                 require_finite(block, f"{path}: features", names[done : done + len(block)])
                 part = columns.slice(done, len(block))
                 table = part.append_column("vector", vector_column(block))
