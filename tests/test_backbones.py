@@ -40,15 +40,6 @@ def tiny(*, model="resnet10t", weights="random", transform=SMALL, **training):
     return Backbone(model=model, weights=weights, transform=transform, train=recipe)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep torch from waking threads for tiny images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Return a source of 40 noisy 32 x 32 images, their names and labels."""

@@ -22,15 +22,6 @@ CLASSES = ("cow", "bat", "ape", "dog")
 DIM = 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep torch from waking threads for matrices of a few numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_images(count=43, seed=0, spread=1.0, classes=CLASSES):
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(len(classes), DIM, generator=torch.Generator().manual_seed(99))

@@ -48,15 +48,6 @@ def icis(*, losses=None, **settings_):
     return Icis(**{**common, **settings_}, losses=weights)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep torch from waking threads for matrices of a few numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # --- the slow restatement ---------------------------------------------------------------------
 
 
