@@ -198,7 +198,7 @@ def test_a_cut_file_is_found(tmp_path, part):
 
 def test_an_absent_file_is_named(tmp_path):
     for read in (read_table, read_frame, read_metadata):
-        with pytest.raises(IcisError, match=r"absent\.parquet is not readable Parquet: "):
+        with pytest.raises(IcisError, match=r"absent\.parquet does not exist: the stage"):
             read(tmp_path / "absent.parquet")
 
 

@@ -118,6 +118,7 @@ def write_table(path: Path, table: pa.Table | pl.DataFrame, metadata: dict[str, 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read Parquet; a damaged or missing file is named."""
+    _require(path)
     try:
         # without partitioning=None a folder named a=b on the way would become a column
         table = pq.read_table(
@@ -131,6 +132,11 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     return table
 
 
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise IcisError(f"{path} does not exist: the stage that makes it has not run yet")
+
+
 def read_frame(path: Path) -> pl.DataFrame:
     """Read Parquet into polars."""
     frame = pl.from_arrow(read_table(path))
@@ -140,6 +146,7 @@ def read_frame(path: Path) -> pl.DataFrame:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the provenance metadata of a Parquet file."""
+    _require(path)
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
