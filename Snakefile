@@ -1,12 +1,13 @@
 # The whole pipeline. Science comes from params.yaml (or the file given by --configfile), resources
 # from workflow/profiles/.
+import re
 import sys
 
 from snakemake.utils import min_version
 
 from icis import layout, runlock
 from icis.errors import IcisError
-from icis.workflow import FORMATS, PICTURES, Workflow, put_icis_on_path
+from icis.workflow import FIGURES, FORMATS, PICTURES, Workflow, put_icis_on_path
 
 min_version("9.3")
 put_icis_on_path()
@@ -21,6 +22,8 @@ try:
     FLOW = Workflow(config, SOURCE)
     if "--lint" not in sys.argv:
         FLOW.require_files()
+    if workflow.is_main_process:
+        FLOW.forget_failures()
 except IcisError as error:
     raise WorkflowError(str(error))
 
@@ -38,6 +41,8 @@ wildcard_constraints:
     head="[^/]+",
     descriptor="[^/]+",
     method="[^/]+",
+    table="|".join(map(re.escape, FLOW.plan.table_cells)),
+    kind="|".join(FIGURES),
 
 
 onstart:
@@ -52,9 +57,10 @@ rule all:
     input:
         layout.metrics(NAME),
         layout.headline(NAME),
-        [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS],
-        [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES],
+        FLOW.table_files(),
+        FLOW.figure_files(),
         layout.tracked(NAME),
+        FLOW.complete_files(),
 
 
 rule features:

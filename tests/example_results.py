@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,17 @@ from icis.plan import Cell, Plan
 from icis.results import COLUMNS
 
 
-def example_plan(names: Iterable[str | dict[str, Any]], **table: Any) -> Plan:
+def example_plan(
+    names: Iterable[str | dict[str, Any]] | Mapping[str, str | dict[str, Any]], **table: Any
+) -> Plan:
     """Return the plan of one table, ``main``, with an ICIS variant for each display name.
 
-    A method may also be given by its settings.
+    A method may also be given by its settings, and under its key in the experiment file.
     """
+    keyed = names if isinstance(names, Mapping) else {f"m{i}": n for i, n in enumerate(names)}
     methods = {
-        f"m{i}": each if isinstance(each, dict) else _variant(i, each)
-        for i, each in enumerate(names)
+        key: each if isinstance(each, dict) else _variant(i, each)
+        for i, (key, each) in enumerate(keyed.items())
     }
     axes = {
         "datasets": ["CUB"], "backbones": ["r101"], "heads": ["last"], "descriptors": ["att"],
@@ -28,7 +31,9 @@ def example_plan(names: Iterable[str | dict[str, Any]], **table: Any) -> Plan:
     } | table  # fmt: skip
     features = {name: f"{name}.mat" for name in axes["backbones"]}
     data = {"kind": "xlsa17", "splits": "att_splits.mat", "features": features,
-            "split_version": "xlsa17-2.0"}  # fmt: skip
+            "split_version": "xlsa17-2.0",
+            "descriptors": {each: {"file": "att_splits.mat"} for each in axes["descriptors"]},
+            }  # fmt: skip
     given = {
         "name": "example",
         "datasets": dict.fromkeys(axes["datasets"], data),
@@ -48,11 +53,22 @@ def cell_rows(cell: Cell, seed: int, values: dict[str, float]) -> list[dict[str,
     selection = f"seen head: {cell.recipe.selection}; method: {cell.method.selection}"
     facts = {
         "dataset": cell.dataset, "backbone": cell.backbone, "head": cell.head,
-        "descriptor": cell.descriptor, "n_seen": 150, "method": cell.method.method,
+        "descriptor": cell.descriptor, "n_seen": cell.n_seen or 150, "method": cell.method.method,
         "variant": cell.variant, "seed": seed, "display": cell.method.name, "cell": cell.id,
         "selection": selection, "split_version": "xlsa17-2.0",
     }  # fmt: skip
     return [facts | {"metric": metric, "value": value} for metric, value in values.items()]
+
+
+def fail(metrics: pl.DataFrame, cell: Cell, problems: dict[int, str]) -> pl.DataFrame:
+    """Return the metrics as they are when some seeds of a cell failed, for the reasons given."""
+    gone = (pl.col("cell") == cell.id) & pl.col("seed").is_in(list(problems))
+    rows = [
+        row | {"problem": problem}
+        for seed, problem in problems.items()
+        for row in cell_rows(cell, seed, {"failed": 1.0})
+    ]
+    return pl.concat([metrics.filter(~gone), frame(rows)])
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:

@@ -1,14 +1,18 @@
 """Tables of results against means and deviations computed by numpy."""
 
+from typing import get_args
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icis.config.experiment import Metric
 from icis.errors import IcisError
+from icis.notes import MEANINGS
 from icis.results import COLUMNS, Summary, build_table, headline
-from tests.example_results import cell_rows, example_metrics, example_plan, frame
+from tests.example_results import cell_rows, example_metrics, example_plan, fail, frame
 
 ALL = ["T1", "U", "S", "H", "entropy", "epochs", "seen_accuracy"]
 PLAN = example_plan(["one", "two"], datasets=["CUB", "SUN"], metrics=["T1", "entropy"])
@@ -177,3 +181,97 @@ def test_no_metrics_make_an_empty_table():
     table = build_table(frame([]), plan, "main")
     assert all(cell is None for row in table.rows for cell in row.cells.values())
     assert headline(frame([]), plan) == {"main": {"CUB": {"icis-hidden-8": {}}}}
+
+
+def test_numbers_of_seen_classes_are_groups_and_rows_line_up():
+    plan = example_plan(["one", "two"], n_seen=["all", 50], metrics=["T1"])
+    table = build_table(example_metrics(plan), plan, "main")
+    assert [group.label for group in table.groups] == ["CUB / all seen", "CUB / 50 seen"]
+    assert [group.n_seen for group in table.groups] == ["all", "50"]
+    assert [row.stem for row in table.methods] == ["icis-hidden-8", "icis-hidden-9"]
+    assert [row.key for row in table.methods] == ["m0", "m1"]
+    assert table.seen_counts == {0: 150, 1: 50}
+    metrics = example_metrics(plan)
+    for g, few in enumerate((None, 50)):
+        for row in table.methods:
+            cell = next(each for each in plan.cells.values()
+                        if (each.n_seen, f"icis-{each.variant}") == (few, row.stem))  # fmt: skip
+            wanted = metrics.filter(cell=cell.id, metric="T1").sort("seed")["value"].to_list()
+            assert list(row.cells[g, "T1"].values) == wanted
+            assert row.cells[g, "T1"].seeds == (0, 1, 2)
+
+
+def test_one_number_of_seen_classes_is_told_in_a_note():
+    plan = example_plan(["one"], n_seen=[50])
+    table = build_table(example_metrics(plan), plan, "main")
+    assert [group.label for group in table.groups] == ["CUB"]
+    assert table.notes[1].endswith("descriptor att, learning from 50 seen classes.")
+    assert build_table(frame([]), plan, "main").seen_counts == {}
+
+
+def test_what_failed_says_why():
+    plan = example_plan(["one", "two", "three"], datasets=["CUB", "SUN"])
+    cells = list(plan.cells.values())
+    metrics = fail(example_metrics(plan), cells[0], dict.fromkeys(range(3), "no end (log: a.log)"))
+    metrics = fail(metrics, cells[4], {2: "later (log: c.log)", 1: "first (log: b.log)"})
+    table = build_table(metrics, plan, "main")
+    assert table.failures == {(0, 0): "no end (log: a.log)", (1, 1): "first (log: b.log)"}
+    assert table.failed(0, table.methods[0])
+    assert not table.failed(1, table.methods[0])
+    assert not table.failed(1, table.methods[1])  # of one seed there are numbers
+    assert table.methods[1].cells[1, "T1"].seeds == (0,)
+    assert table.notes[-2:] == (
+        "Failed, “one” on CUB: no end (log: a.log)",
+        "Failed, “two” on SUN (2 of 3 seeds): first (log: b.log)",
+    )
+    assert not any(note.startswith(("No result", "Fewer")) for note in table.notes)
+
+
+def test_failing_and_missing_seeds_are_told_apart():
+    plan = example_plan(["one", "two"], seeds=4)
+    first, second = plan.cells.values()
+    metrics = fail(example_metrics(plan), first, {0: "why (log: a)"})
+    metrics = metrics.filter(~((pl.col("cell") == first.id) & (pl.col("seed") == 1)))
+    metrics = fail(metrics, second, {0: "why (log: a)"})
+    notes = build_table(metrics, plan, "main").notes
+    assert notes[-2:] == (
+        "Failed, all rows (1 of 4 seeds): why (log: a)",
+        "Fewer than 4 seeds of this configuration: “one”.",
+    )
+
+
+def test_what_was_left_out_names_the_option_and_no_path():
+    plan = example_plan(["one", "two"], datasets=["CUB", "SUN"])
+    for cell in plan.cells.values():
+        if cell.dataset == "SUN":
+            plan.left_out[cell.key] = "datasets.SUN.splits: /home/me/att_splits.mat does not exist"
+    metrics = example_metrics(plan).filter(dataset="CUB")
+    notes = build_table(metrics, plan, "main").notes
+    assert notes[-1] == "Left out, all rows on SUN: the optional file of datasets.SUN.splits " + (
+        "is not there."
+    )
+    assert not any(note.startswith(("No result", "Fewer")) for note in notes)
+
+
+def test_identical_seeds_are_called_no_randomness():
+    plan = example_plan(["one", "two"], metrics=["T1", "U"])
+    one, two = plan.cells.values()
+    rows = [row for seed in range(3) for row in (
+        *cell_rows(one, seed, {"T1": 0.1, "U": 7.3}),
+        *cell_rows(two, seed, {"T1": 0.1, "U": float(seed)}),
+    )]  # fmt: skip
+    table = build_table(frame(rows), plan, "main")
+    assert table.methods[0].cells[0, "T1"] == Summary(0.1, 0.0, (0.1,) * 3, (0, 1, 2))
+    assert "No randomness: “one”." in table.notes
+    single = build_table(frame(rows).filter(pl.col("seed") == 0), plan, "main")
+    assert not any("randomness" in note for note in single.notes)
+
+
+def test_metrics_written_before_failures_were_recorded_are_read():
+    plan = example_plan(["one"])
+    metrics = example_metrics(plan)
+    assert build_table(metrics.drop("problem"), plan, "main") == build_table(metrics, plan, "main")
+
+
+def test_every_metric_has_a_meaning():
+    assert set(get_args(Metric)) == set(MEANINGS)

@@ -7,15 +7,16 @@ from html.parser import HTMLParser
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from icis import layout
-from icis.artifacts import write_table
+from icis.figures import CLASSES, CURVES, draw, save
 from icis.results import ResultTable, build_table
-from icis.stages import tabulate
-from icis.tables import FORMATS, to_csv, to_html, to_latex, to_markdown, to_terminal
-from tests.example_results import example_metrics, example_plan
+from icis.shown import number, spread
+from icis.tables import to_csv, to_html, to_latex, to_markdown, to_terminal
+from tests.example_results import cell_rows, example_metrics, example_plan, fail, frame
 
 NASTY = r"A_b & 50% of $x$ #1 {y} ~ ^ \z <i> | `c` a→w [d] *e*"
 SVG = '<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>\n'
@@ -32,32 +33,35 @@ def example(names=("one", NASTY), *, missing=(), **table) -> ResultTable:
 
 
 class Page(HTMLParser):
-    """Collects the rows of a page's table, checks that tags are closed."""
+    """Collects the rows of a page's first table and of the others, checks that tags are closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.tags, self.rows, self.attributes, self.text = [], [], [], [], []
+        self.open, self.tags, self.tables, self.attributes, self.text = [], [], [], [], []
         self.feed(text)
         self.close()
         assert not self.open
+        self.rows = self.tables[0]
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, *each) for each in attrs]
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
         if tag == "tr":
-            self.rows.append([])
+            self.tables[-1].append([])
         if tag in ("td", "th"):
-            self.rows[-1].append("")
+            self.tables[-1][-1].append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
         self.text.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
 
 
 def shown(cell, digits=1):
@@ -149,7 +153,7 @@ def test_latex_scales_wide_tables_only(metrics, scaled):
 
 def test_html_is_whole_and_needs_no_network():
     table = example(title="<script>alert(1)</script>")
-    page = Page(to_html(table, SVG))
+    page = Page(to_html(table, [SVG]))
     heads, metrics, chance, *methods = page.rows
     assert heads == ["", "CUB", "SUN"]
     assert page.attributes.count(("th", "colspan", "4")) == 2
@@ -161,14 +165,16 @@ def test_html_is_whole_and_needs_no_network():
     assert all(note in "".join(page.text) for note in table.notes)
 
 
-def test_html_has_no_resource_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    plan = example_plan(["one", NASTY], heads=["leak"])
-    write_table(layout.metrics("example"), example_metrics(plan), {})
-    tabulate.run(plan)
-
-    text = layout.table("example", "main", "html").read_text(encoding="utf-8")
+def test_html_has_no_resource_elsewhere(tmp_path):
+    table = example(heads=["leak"], datasets=["CUB"], published="table1")
+    svgs = []
+    for kind in ("bars", "ladder"):
+        path = tmp_path / f"{kind}.svg"
+        save(draw(kind, table, pl.DataFrame(schema=CURVES), pl.DataFrame(schema=CLASSES)), path)
+        svgs.append(path.read_text(encoding="utf-8"))
+    text = to_html(table, svgs)
     page = Page(text)
+    assert page.tags.count("figure") == page.tags.count("svg") == 2
     links = [each for each in page.attributes if "//" in (each[2] or "") or each[1] == "src"]
     assert {name for _, name, _ in links} == {"xmlns", "xmlns:xlink"}
     assert text.count("http") == len(links)
@@ -178,16 +184,6 @@ def test_html_has_no_resource_elsewhere(tmp_path, monkeypatch):
     assert ("li", "class", "caution") in page.attributes
     assert "<?xml" not in text
     assert "DOCTYPE svg" not in text
-
-    folder = layout.results("example")
-    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    assert names == {
-        "metrics.parquet", *(f"tables/main.{s}" for s in FORMATS),
-        *(f"figures/main.{s}" for s in ("svg", "pdf", "png")),
-    }  # fmt: skip
-    first = {name: (folder / name).read_bytes() for name in names}
-    tabulate.run(plan)
-    assert {name: (folder / name).read_bytes() for name in names} == first
 
 
 def test_every_metric_has_its_decimals():
@@ -222,3 +218,122 @@ def test_terminal_shows_every_number_whatever_the_width(width):
     if width == 200:
         assert "[bold]two[/bold]" in text
         assert f" {shown(table.methods[1].cells[1, 'H'])} " in text
+
+
+NEW = {
+    "AUSUC": (31.26, "31.3"), "U_cal": (40.0, "40.0"), "S_cal": (50.06, "50.1"),
+    "H_cal": (0, "0.0"),
+    "offset": (-1.236, "−1.24"), "bias_gap": (-3.21, "−3.2"), "to_seen": (77.77, "77.8"),
+    "norm_ratio": (0.876, "0.88"), "train_loss": (0.12345, "0.123"),
+    "held_out_loss": (1.5, "1.500"), "held_out_cosine": (-0.0001, "0.000"),
+    "held_out_w2a": (0.9996, "1.000"),
+}  # fmt: skip
+
+
+def test_diagnostics_have_headings_decimals_and_meanings():
+    plan = example_plan(["one"], metrics=list(NEW), seeds=1)
+    cell = next(iter(plan.cells.values()))
+    values = {metric: float(value) for metric, (value, _) in NEW.items()}
+    table = build_table(frame(cell_rows(cell, 0, values)), plan, "main")
+    page = Page(to_html(table))
+    assert page.rows[1] == [
+        "Method", "AUSUC", "U cal.", "S cal.", "H cal.", "offset", "S − U", "to seen",
+        "norm ratio", "train loss", "held-out loss", "held-out cosine", "held-out w→a",
+    ]  # fmt: skip
+    assert page.rows[-1] == ["one", *(text for _, text in NEW.values())]
+    (meanings,) = [note for note in table.notes if note.startswith("AUSUC: ")]
+    assert all(f"; {head}: " in meanings for head in page.rows[1][2:])
+
+
+def failing():
+    plan = example_plan(["one", "two"], datasets=["CUB", "SUN"], metrics=["T1", "H"])
+    cell = list(plan.cells.values())[1]
+    problems = dict.fromkeys(range(3), "out of memory (log: logs/a_b.log)")
+    return build_table(fail(example_metrics(plan), cell, problems), plan, "main")
+
+
+def test_failed_cells_say_so_in_every_format():
+    table = failing()
+    wanted = ["two", "failed", "failed", *expected(table)[1][3:]]
+    assert markdown_page(table).rows[-1] == wanted
+    assert latex_rows(to_latex(table))[-1] == wanted
+    assert Page(to_html(table)).rows[-1] == wanted
+    read = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert read[2]["CUB T1 mean"] == read[2]["CUB H mean"] == "failed"
+    assert read[2]["CUB T1 std"] == ""
+    assert float(read[1]["CUB T1 mean"]) == table.methods[0].cells[0, "T1"].mean
+    assert float(read[2]["SUN T1 mean"]) == table.methods[1].cells[1, "T1"].mean
+    console = Console(width=120, file=io.StringIO())
+    console.print(to_terminal(table))
+    assert re.search(r"two +failed +failed", console.file.getvalue())
+    note = "Failed, “two” on CUB: out of memory (log: logs/a_b.log)"
+    for page in (markdown_page(table), Page(to_html(table))):
+        assert note in "".join(page.text)
+
+
+def with_published():
+    names = {"conse": "ConSE", "mine": "Mine", "icis": "ICIS"}
+    axes = {"datasets": ["CUB", "dogs"], "published": "table1", "metrics": ["T1", "H"]}
+    plan = example_plan(names, **axes)
+    return build_table(example_metrics(plan), plan, "main")
+
+
+def test_published_numbers_stand_below_their_method():
+    table = with_published()
+    heads = ["ConSE", "published", "difference", "Mine", "ICIS", "published", "difference"]
+    names = ("COSTA", "Sub.Reg.", "wDAE", "VGSE, WAvg or SMO", "LLM + CLIP text, AAAI-26")
+    others = [f"{name} (published)" for name in names]
+    pages = [markdown_page(table).rows[2:], Page(to_html(table)).rows[3:]]
+    assert pages[0] == pages[1]
+    assert [row[0] for row in pages[0]] == [*heads, *others]
+    icis = table.methods[2].cells
+    assert pages[0][5] == ["published", "60.6", "56.5", "", ""]
+    signed = [f"{icis[0, m].mean - published:+.1f}".replace("-", "−")
+              for m, published in (("T1", 60.6), ("H", 56.5))]  # fmt: skip
+    assert pages[0][6] == ["difference", *signed, "", ""]
+    assert pages[0][-2] == ["VGSE, WAvg or SMO (published)", "45.1", "44.8", "", ""]
+    text = to_latex(table)
+    assert r"\quad\textit{published} & 60.6 & 56.5 &  &  \\" in text
+    assert [row[0] for row in latex_rows(text)] == others
+    assert text.count(r"\midrule") == 3
+
+
+def test_csv_has_published_numbers_in_columns():
+    table = with_published()
+    read = pl.read_csv(io.StringIO(to_csv(table)))
+    icis = read.row(3, named=True)
+    assert (icis["row"], icis["CUB T1 published"], icis["CUB T1 published std"]) == (
+        "ICIS", 60.6, None,
+    )  # fmt: skip
+    assert icis["CUB T1 difference"] == icis["CUB T1 mean"] - 60.6
+    assert icis["dogs T1 published"] is None
+    llm = read.row(-1, named=True)
+    assert (llm["CUB H mean"], llm["CUB H published"], llm["CUB H difference"]) == (
+        None, 61.3, None,
+    )  # fmt: skip
+    assert "published" not in to_csv(failing())
+
+
+def test_terminal_leaves_out_lines_without_numbers():
+    console = Console(width=150, file=io.StringIO())
+    console.print(to_terminal(with_published()))
+    cub, dogs = console.file.getvalue().split("\n dogs")[0], console.file.getvalue()
+    assert cub.count("  published ") == dogs.count("  published ") == 2
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 3))
+def test_numbers_read_back(value, digits):
+    text = number(value, digits)
+    assert float(text.replace("−", "-")) == float(f"{value:.{digits}f}")
+    assert "-" not in text
+    signed = number(value, digits, signed=True)
+    assert float(signed.replace("−", "-")) == float(text.replace("−", "-"))
+    zero = float(f"{value:.{digits}f}") == 0
+    assert (signed[0] in "+−") != zero
+    assert not (zero and text.startswith("−"))
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.integers(0, 3))
+def test_mean_and_deviation_read_back(mean, std, digits):
+    found = [float(part) for part in spread(mean, std, digits).split(" ± ")]
+    assert found == [float(f"{mean:.{digits}f}"), float(f"{std:.{digits}f}")]

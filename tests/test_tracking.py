@@ -16,7 +16,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from icis import layout, mlflow_store, tracking
-from icis.artifacts import read_frame, write_table, write_text
+from icis.artifacts import read_frame, read_metadata, write_table, write_text
 from icis.config import parse_experiment
 from icis.errors import IcisError
 from icis.mlflow_store import MlflowClient, list_runs, public_uri
@@ -27,7 +27,9 @@ ODD_NAME = "top/5 (β=½): a+b"
 NUMBERS = count(1)
 
 
-def make_plan(name: str, *, seeds: int = 2, methods: tuple[str, ...] = ("icis", "conse")) -> Plan:
+def make_plan(
+    name: str, *, seeds: int = 2, methods: tuple[str, ...] = ("icis", "conse"), **axes: Any
+) -> Plan:
     """Return a plan of one cell a method."""
     data = {"kind": "xlsa17", "splits": "splits.mat", "features": {"resnet": "features.mat"}}
     table = {
@@ -36,6 +38,7 @@ def make_plan(name: str, *, seeds: int = 2, methods: tuple[str, ...] = ("icis", 
         "heads": ["linear"],
         "descriptors": ["att"],
         "methods": list(methods),
+        **axes,
     }
     settings = {
         "name": name,
@@ -173,6 +176,47 @@ def test_loss_curves_come_back(client: MlflowClient, plan: Plan) -> None:
         assert sorted(rows) == sorted(written.select("epoch", "term", "value").rows())
 
 
+def write_failure(plan: Plan, cell: Cell, problem: str) -> None:
+    """Leave of a cell what there is when its last seed failed: no history, no head."""
+    write_cell(plan, cell)
+    path, last = layout.cell_metrics(plan.experiment.name, *cell.key), plan.seeds[cell.key][-1]
+    about, rows = read_metadata(path), read_frame(path)
+    none = pl.lit(None, dtype=pl.String)
+    lost = {"seed": [last], "metric": ["failed"], "value": [1.0], "problem": [problem]}
+    kept = rows.filter(pl.col("seed") != last).with_columns(problem=none)
+    about["heads"].pop(str(last))
+    write_table(path, pl.concat([kept, pl.DataFrame(lost)]), about)
+    folder = layout.cell(plan.experiment.name, *cell.key)
+    (folder / f"seed-{last}.history.parquet").unlink()
+
+
+def test_failures_come_back_with_their_reasons(client: MlflowClient, plan: Plan) -> None:
+    first = next(iter(plan.cells.values()))
+    reason = "the loss is “NaN” (β)\n" * 400  # more than one tag holds
+    write_failure(plan, first, reason)
+    assert tracking.log_experiment(plan).new == 1
+    assert_rebuilt(plan)
+    frame = track.rebuild(plan.experiment.name)
+    failed = frame.drop_nulls("problem")
+    assert failed.select("metric", "value", "problem").rows() == [("failed", 1.0, reason)]
+    assert tracking.log_experiment(plan).new == 0
+    write_failure(plan, first, "another reason")
+    assert tracking.log_experiment(plan).new == 1
+    assert_rebuilt(plan)
+    write_cell(plan, first)
+    receipt = tracking.log_experiment(plan)
+    assert (receipt.new, receipt.superseded) == (0, 1)
+    assert_rebuilt(plan)
+
+
+def test_a_number_and_all_may_be_the_same_count_of_seen_classes(client: MlflowClient) -> None:
+    plan = make_plan(f"experiment-{next(NUMBERS)}", methods=("conse",), n_seen=["all", 150])
+    write_cells(plan)  # both say that they learnt from 150 classes
+    tracking.log_experiment(plan)
+    assert len(stored(client, plan)[0]) == 4
+    assert_rebuilt(plan)
+
+
 def test_logging_again_changes_nothing(
     client: MlflowClient, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +329,10 @@ def test_outputs_are_stored_once(
     client: MlflowClient, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = plan.experiment.name
-    table, figure = layout.table(name, "main", "csv"), layout.figure(name, "main (β)", "svg")
+    table, figure = (
+        layout.table(name, "main", "csv"),
+        layout.figure(name, "main (β)", "bars", "svg"),
+    )
     uploads = []
     upload = MlflowClient.log_artifact
 
@@ -298,7 +345,7 @@ def test_outputs_are_stored_once(
     write_text(figure, "<svg/>")
     track.run(plan)
     track.run(plan)
-    assert uploads == ["main.csv", "main (β).svg"]
+    assert uploads == ["main.csv", "main (β).bars.svg"]
     write_text(table, "two")
     track.run(plan)
     assert uploads[2:] == ["main.csv"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from icis.compat import timm
@@ -38,8 +39,13 @@ def load_backbone(config: Backbone, trained: Path | None = None) -> LoadedBackbo
     return LoadedBackbone(model.eval(), data_config(model, config), architecture_of(model))
 
 
-def create_model(config: Backbone, *, num_classes: int, folder: Path | None = None) -> Any:
-    """Create a timm model with starting weights as configured, and a classifier of that size."""
+def create_model(
+    config: Backbone, *, num_classes: int | None = None, folder: Path | None = None
+) -> Any:
+    """Create a timm model with starting weights as configured.
+
+    Its classifier has ``num_classes`` rows; None keeps the one that comes with the weights.
+    """
     directory = folder or _starting_folder(config)
     source = f"local-dir:{directory}" if directory else config.model
     if directory and not (directory / "config.json").is_file():
@@ -48,7 +54,7 @@ def create_model(config: Backbone, *, num_classes: int, folder: Path | None = No
         return timm.create_model(
             source,
             pretrained=directory is not None or config.weights == "pretrained",
-            num_classes=num_classes,
+            **({} if num_classes is None else {"num_classes": num_classes}),
         )
     except Exception as error:  # hub, file and architecture errors have no common type
         what = f"backbone {source}: the model or its weights cannot be had"
@@ -126,3 +132,13 @@ def decoder_identity() -> str:
     jpeg = features.version("jpg")
     turbo = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
     return f"Pillow {PIL.__version__}, {turbo} {jpeg}"
+
+
+def own_classifier(
+    config: Backbone, trained: Path | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return weight [C, D] and bias [C] of the classifier that a checkpoint brings with it."""
+    layer = create_model(config, folder=trained).get_classifier()
+    if not isinstance(layer, torch.nn.Linear) or layer.bias is None:
+        raise IcisError(f"{config.model or config.weights}: its classifier is no linear layer")
+    return layer.weight.detach().numpy(), layer.bias.detach().numpy()

@@ -40,6 +40,8 @@ DescriptorName = Annotated[
 CellName = Annotated[
     str, typer.Argument(metavar="METHOD", help="<method>-<variant>, such as icis-default.")
 ]
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A key of 'tables'.")]
+FigureKind = Annotated[str, typer.Argument(metavar="KIND", help="One of the table's 'figures'.")]
 PARAMS = Path("params.yaml")
 STAGES = "Stages"
 
@@ -59,6 +61,17 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def read_seeds(text: str) -> list[int]:
+    """Read a list of seeds such as 0,1,2."""
+    try:
+        seeds = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        seeds = [-1]
+    if len({*seeds}) != len(seeds) or min(seeds, default=0) < 0:
+        raise IcisError(f"--seeds {text}: give different whole numbers from 0 on, such as 0,1,2")
+    return seeds
+
+
 @app.command(rich_help_panel=STAGES)
 def draw(dataset: DatasetName, config: Config = PARAMS) -> None:
     """Draw the embedded data set into data/raw/DATASET."""
@@ -73,6 +86,20 @@ def index(dataset: DatasetName, config: Config = PARAMS) -> None:
     from icis.stages import index
 
     index.run(load_plan(config), dataset)
+
+
+@app.command(rich_help_panel=STAGES)
+def describe_head(
+    head: HeadName,
+    descriptor: Annotated[
+        str, typer.Argument(metavar="DESCRIPTOR", help="A key of the head's 'descriptors'.")
+    ],
+    config: Config = PARAMS,
+) -> None:
+    """Read the descriptors of a given head's classes."""
+    from icis.stages import describe
+
+    describe.describe_head(load_plan(config), head, descriptor)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -176,11 +203,27 @@ def collect(config: Config = PARAMS) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def tabulate(config: Config = PARAMS) -> None:
-    """Make tables and figures from the metrics."""
+def plot(table: TableName, kind: FigureKind, config: Config = PARAMS) -> None:
+    """Draw a figure of a table."""
     from icis.stages import tabulate
 
-    tabulate.run(load_plan(config))
+    tabulate.plot(load_plan(config), table, kind)
+
+
+@app.command(rich_help_panel=STAGES)
+def tabulate(table: TableName, config: Config = PARAMS) -> None:
+    """Make a table from the metrics of its cells, and a page with its figures."""
+    from icis.stages import tabulate
+
+    tabulate.run(load_plan(config), table)
+
+
+@app.command(rich_help_panel=STAGES)
+def finish(table: TableName, config: Config = PARAMS) -> None:
+    """Mark a table as complete, or name what failed in it."""
+    from icis.stages import finish
+
+    finish.run(load_plan(config), table)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -220,6 +263,49 @@ def show(
     from icis.stages import show
 
     show.run(load_plan(config), table=table, from_mlflow=from_mlflow, output=output)
+
+
+@app.command()
+def cross_validate(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="METHOD_KEY", help="Keys of 'methods'; by default all."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the seen classes.")] = 5,
+    seeds: Annotated[
+        str, typer.Option(help="Such as 0,1,2; by default the experiment's.", metavar="LIST")
+    ] = "",
+    criterion: Annotated[
+        str, typer.Option(help="pseudo_accuracy, held_out_cosine or retrieval.")
+    ] = "pseudo_accuracy",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .csv for the values of all folds.")
+    ] = None,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Compare methods without images, each fold of the seen classes held out in turn."""
+    from icis.stages import cross_validate
+
+    use_threads(threads)
+    cross_validate.run(
+        load_plan(config),
+        dataset,
+        backbone,
+        head,
+        descriptor,
+        methods or (),
+        folds=folds,
+        seeds=read_seeds(seeds),
+        criterion=criterion,
+        device=device,
+        output=output,
+    )
 
 
 @app.command()

@@ -23,6 +23,11 @@ def descriptors(dataset: str, descriptor: str) -> Path:
     return Path("data/descriptors") / dataset / f"{descriptor}.parquet"
 
 
+def head_descriptors(head: str, descriptor: str) -> Path:
+    """Return the descriptors of a given head's classes: a row is a class."""
+    return Path("data/head-descriptors") / head / f"{descriptor}.parquet"
+
+
 def backbone(dataset: str, backbone: str) -> Path:
     """Return the folder of a backbone trained on a data set, in timm's local-dir layout."""
     return Path("data/backbones") / dataset / backbone
@@ -50,6 +55,11 @@ def cell(
     return results(experiment) / "cells" / dataset / backbone / head / descriptor / method
 
 
+def history(head: Path) -> Path:
+    """Return the training history beside an injected head."""
+    return head.with_suffix(".history.parquet")
+
+
 def injection(
     experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
 ) -> Path:
@@ -63,6 +73,29 @@ def cell_metrics(
     """Return a cell's metrics: a row is a (seed, metric)."""
     folder = cell(experiment, dataset, backbone, head, descriptor, method)
     return folder.parent / f"{folder.name}.parquet"
+
+
+def failed(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return the mark that some seed of a cell failed."""
+    return cell(experiment, dataset, backbone, head, descriptor, method) / "failed"
+
+
+def curves(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return a cell's seen-unseen curves: a row is a (seed, point)."""
+    folder = cell(experiment, dataset, backbone, head, descriptor, method)
+    return folder / "curves.parquet"
+
+
+def classes(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
+) -> Path:
+    """Return a cell's accuracies of single classes: a row is a (seed, class)."""
+    folder = cell(experiment, dataset, backbone, head, descriptor, method)
+    return folder / "classes.parquet"
 
 
 def metrics(experiment: str) -> Path:
@@ -80,9 +113,19 @@ def table(experiment: str, table: str, suffix: str) -> Path:
     return results(experiment) / "tables" / f"{table}.{suffix}"
 
 
-def figure(experiment: str, table: str, suffix: str) -> Path:
-    """Return the figure of a table in one of its formats."""
-    return results(experiment) / "figures" / f"{table}.{suffix}"
+def differences(experiment: str, table: str, suffix: str) -> Path:
+    """Return the paired differences between a table's methods in one of their formats."""
+    return results(experiment) / "tables" / f"{table}.differences.{suffix}"
+
+
+def complete(experiment: str, table: str) -> Path:
+    """Return the mark that no cell of a table failed."""
+    return results(experiment) / "tables" / f".{table}.complete"
+
+
+def figure(experiment: str, table: str, kind: str, suffix: str) -> Path:
+    """Return a figure of a table in one of its formats."""
+    return results(experiment) / "figures" / f"{table}.{kind}.{suffix}"
 
 
 def tracked(experiment: str) -> Path:

@@ -5,6 +5,7 @@ Apart from evaluation, because the selection of seen heads and backbones measure
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,12 @@ class LabelledFeatures:
         """Check that every image has a label."""
         if len(self.vectors) != len(self.classes):
             raise IcisError(f"{len(self.vectors)} features do not fit {len(self.classes)} labels")
+
+    def of_classes(self, classes: Iterable[str]) -> LabelledFeatures:
+        """Return the images of some classes."""
+        wanted = set(classes)
+        kept = [row for row, name in enumerate(self.classes) if name in wanted]
+        return LabelledFeatures(self.vectors[kept], [self.classes[row] for row in kept])
 
 
 def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:

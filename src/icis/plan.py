@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -14,37 +13,30 @@ from icis import layout
 from icis.codeprint import code_hash
 from icis.config import (
     AnyDataset,
+    AnyHead,
     Backbone,
     DrawnDataset,
     Experiment,
+    GivenHead,
     ImagesDataset,
-    SeenHead,
     Table,
     Xlsa17Dataset,
 )
-from icis.datasets.files import GivenFile, descriptor_files, index_files, weight_files
+from icis.datasets.files import (
+    GivenFile,
+    descriptor_files,
+    head_descriptor_files,
+    head_files,
+    index_files,
+    weight_files,
+)
 from icis.errors import ConfigError, IcisError
 from icis.methods import Method
-from icis.schema import Strict, canonical_hash, suggest
+from icis.references import check_references, no_such
+from icis.schema import canonical_hash
+from icis.slugs import head_slug, variant_slug
 
-LONGEST_VARIANT = 100
 Entry = TypeVar("Entry")
-
-
-def variant_slug(settings: Strict, *, ignore: Sequence[str] = ()) -> str:
-    """Return an ASCII slug of the settings that differ from the defaults."""
-    found = {key: value for key, value in settings.differences().items() if key not in ignore}
-    parts = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in found.items()]
-    slug = "_".join(re.sub(r"[^a-z0-9.-]+", "-", part.lower().replace("e+", "e")) for part in parts)
-    if len(slug) > LONGEST_VARIANT:
-        slug = f"{slug[:LONGEST_VARIANT]}-{canonical_hash(found)[:8]}"
-    return slug or "default"
-
-
-def head_slug(recipe: SeenHead) -> str:
-    """Name a seen head by recipe and selection, for paths and the column ``head``."""
-    variant = variant_slug(recipe, ignore=("selection",))
-    return f"linear-{recipe.selection}" + ("" if variant == "default" else f"_{variant}")
 
 
 @dataclass(frozen=True)
@@ -60,8 +52,12 @@ class Cell:
     descriptor: str
     method: Method
     variant: str
-    recipe: SeenHead
+    recipe: AnyHead
     identity: dict[str, Any] = field(hash=False, compare=False)
+    n_seen: int | None = None
+    """How many seen classes the method learns from; None means all."""
+    method_key: str = ""
+    """The method's key in the experiment file."""
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
@@ -70,8 +66,14 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        """Return ``<method>-<variant>``."""
-        return f"{self.method.method}-{self.variant}"
+        """Return ``<method>-<variant>``, and how many seen classes it learns from if not all."""
+        few = "" if self.n_seen is None else f"@{self.n_seen}-seen"
+        return f"{self.method.method}-{self.variant}{few}"
+
+    @property
+    def group(self) -> tuple[str, str, str, str, str]:
+        """Return what the cell shares with all methods of its column group in a table."""
+        return (*self.key[:4], str(self.n_seen or "all"))
 
     @cached_property
     def id(self) -> str:
@@ -84,10 +86,13 @@ class Plan:
 
     def __init__(self, experiment: Experiment, *, source: str = "the experiment") -> None:
         self.experiment = experiment
-        problems = list(_references(experiment))
+        problems = list(check_references(experiment))
         if problems:
             raise ConfigError(source, problems)
         self.source = source
+        self.heads = {head_slug(key, each): each for key, each in experiment.heads.items()}
+        self.left_out: dict[tuple[str, str, str, str, str], str] = {}
+        """Cells that cannot be computed because an optional file is absent, and which."""
         self.cells: dict[tuple[str, str, str, str, str], Cell] = {}
         self.seeds: dict[tuple[str, str, str, str, str], tuple[int, ...]] = {}
         self.table_cells: dict[str, list[Cell]] = {}
@@ -95,33 +100,71 @@ class Plan:
             self.table_cells[name] = [self._add(cell, table) for cell in self._product(table)]
 
     def _product(self, table: Table) -> Iterable[Cell]:
-        axes = (table.datasets, table.backbones, table.heads, table.descriptors, table.methods)
-        for dataset, backbone, head, descriptor, method in product(*axes):
+        axes = (table.datasets, table.backbones, table.heads, table.descriptors)
+        for dataset, backbone, head, descriptor, n_seen, method in product(
+            *axes, table.n_seen, table.methods
+        ):
             data = self.experiment.datasets[dataset]
             recipe = self.experiment.heads[head]
             settings = self.experiment.methods[method]
+            if table.rescale is not None and settings.linear:
+                settings = settings.model_copy(update={"rescale": table.rescale})
             variant = variant_slug(settings, ignore=("method",))
-            recipe_slug = head_slug(recipe)
+            recipe_slug = head_slug(head, recipe)
             resolved = settings.resolve(batch_size=data.batch_size)
             head_resolved = recipe.resolve(batch_size=data.batch_size)
             identity = {
                 "dataset": [dataset, _images_identity(data)],
                 "backbone": [backbone, self._backbone_identity(dataset, backbone)],
-                "head": head_resolved.identity(),
+                "head": _head_identity(head_resolved, descriptor),
                 "descriptor": [descriptor, data.descriptors[descriptor].identity()],
-                "n_seen": "all",
+                "n_seen": n_seen,
                 "method": resolved.identity(),
             }
             yield Cell(
                 dataset, backbone, recipe_slug, descriptor, resolved, variant, head_resolved,
-                identity,
+                identity, None if n_seen == "all" else n_seen, method,
             )  # fmt: skip
 
     def _add(self, cell: Cell, table: Table) -> Cell:
+        absent = next(self._absent_options(cell), None)
+        if absent is not None:
+            self.left_out[cell.key] = absent
+            return cell
         seeds = self.table_seeds(table)
         known = self.seeds.get(cell.key, ())
         self.seeds[cell.key] = tuple(sorted({*known, *seeds}))
-        return self.cells.setdefault(cell.key, cell)
+        self.cells.setdefault(cell.key, cell)
+        return cell
+
+    def _absent_options(self, cell: Cell) -> Iterator[str]:
+        """Yield what is wrong with files of a cell that the experiment calls optional."""
+        data = self.dataset(cell.dataset)
+        files: list[GivenFile] = []
+        if data.optional:
+            files += self._dataset_files(cell.dataset, cell.backbone)
+        if data.descriptors[cell.descriptor].optional:
+            files += self._descriptor_files(cell.dataset, cell.descriptor)
+        recipe = cell.recipe
+        if isinstance(recipe, GivenHead) and recipe.optional:
+            files += self._head_files(cell.head, cell.backbone)
+        own = getattr(recipe, "descriptors", {}).get(cell.descriptor)
+        if own is not None and own.optional:
+            files += self._head_descriptor_files(cell.head, cell.descriptor)
+        for file in files:
+            problem = file.problem()
+            if problem is not None:
+                yield problem
+
+    def test_dataset(self, cell: Cell) -> str | None:
+        """Return the data set whose test_seen images measure S, None where there is none."""
+        if not isinstance(cell.recipe, GivenHead) or cell.recipe.classes is None:
+            return cell.dataset
+        name = cell.recipe.test_seen
+        if name is None or not self.dataset(name).optional:
+            return name
+        files = self._dataset_files(name, cell.backbone)
+        return None if any(file.problem() for file in files) else name
 
     def table_seeds(self, table: Table) -> list[int]:
         """Return the seeds of a table."""
@@ -138,7 +181,7 @@ class Plan:
         """Return a cell by the names in its path."""
         key = (dataset, backbone, head, descriptor, stem)
         if key not in self.cells:
-            raise IcisError(_no_such("cell", "/".join(key), ["/".join(k) for k in self.cells]))
+            raise IcisError(no_such("cell", "/".join(key), ["/".join(k) for k in self.cells]))
         return self.cells[key]
 
     def dataset(self, name: str) -> AnyDataset:
@@ -149,12 +192,17 @@ class Plan:
         """Return a backbone's configuration."""
         return _lookup(self.experiment.backbones, name, "backbone")
 
-    def head(self, dataset: str, slug: str) -> SeenHead:
+    def head(self, dataset: str, slug: str) -> AnyHead:
         """Return a seen head's recipe by its slug, with the data set's batch size filled in."""
-        for recipe in self.experiment.heads.values():
-            if head_slug(recipe) == slug:
-                return recipe.resolve(batch_size=self.dataset(dataset).batch_size)
-        raise IcisError(_no_such("head", slug, map(head_slug, self.experiment.heads.values())))
+        found = _lookup(self.heads, slug, "head")
+        return found.resolve(batch_size=self.dataset(dataset).batch_size)
+
+    def given_head(self, slug: str) -> GivenHead:
+        """Return a given head by its slug."""
+        found = _lookup(self.heads, slug, "head")
+        if not isinstance(found, GivenHead):
+            raise IcisError(f"the head {slug!r} is trained here, not given")
+        return found
 
     def head_seeds(self, dataset: str, backbone: str, head: str) -> list[int]:
         """Return the seeds that the cells on a seen head need."""
@@ -200,16 +248,31 @@ class Plan:
 
     def head_fingerprint(self, dataset: str, head: str) -> str:
         """Return the fingerprint of seen heads, whatever their seeds."""
-        return self.fingerprint("train_head", self.head(dataset, head).identity())
+        settings = self.head(dataset, head).identity()
+        for key in ("descriptors", "test_seen", "optional"):
+            settings.pop(key, None)
+        return self.fingerprint("train_head", settings)
+
+    def head_descriptor_fingerprint(self, head: str, descriptor: str) -> str:
+        """Return the fingerprint of the descriptors of a given head's classes."""
+        recipe = self.given_head(head)
+        source = _lookup(recipe.descriptors, descriptor, "descriptor").identity()
+        return self.fingerprint("describe_head", [source, recipe.file, recipe.classes])
+
+    def seed_fingerprint(self, cell: Cell) -> str:
+        """Return the fingerprint of one seed's injected head."""
+        module = type(cell.method).__module__
+        return self.fingerprint("inject", [cell.method.identity(), cell.n_seen], module)
 
     def injection_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of injected heads, whatever their seeds."""
-        module = type(cell.method).__module__
-        return self.fingerprint("inject", cell.method.identity(), module)
+        held_out = self.experiment.held_out.identity()
+        return canonical_hash([self.seed_fingerprint(cell), held_out])
 
     def evaluation_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of a cell's metrics."""
-        return self.fingerprint("evaluate", {"id": cell.id, "name": cell.method.name})
+        settings = {"id": cell.id, "name": cell.method.name, "test": self.test_dataset(cell)}
+        return self.fingerprint("evaluate", settings)
 
     # files that exist before the first stage
 
@@ -241,77 +304,79 @@ class Plan:
             return [GivenFile(key, _lookup(data.features, backbone, "features file"))]
         return list(weight_files(backbone, self.backbone(backbone)))
 
-    def missing_files(self) -> list[str]:
-        """Return a line for every file that is still to be read and that is not there.
+    def head_files(self, head: str, backbone: str) -> list[Path]:
+        """Return the files that a given head is read from; none for one that is trained here."""
+        return [file.path() for file in self._head_files(head, backbone)]
 
-        What was made into an artifact already may be gone.
-        """
+    def head_descriptor_files(self, head: str, descriptor: str) -> list[Path]:
+        """Return the files that the descriptors of a given head's classes are read from."""
+        recipe = self.given_head(head)
+        return [file.path() for file in head_descriptor_files(head, recipe, descriptor)]
+
+    def _head_files(self, head: str, backbone: str) -> list[GivenFile]:
+        recipe = _lookup(self.heads, head, "head")
+        if not isinstance(recipe, GivenHead):
+            return []
+        own = recipe.file is None and backbone in self.experiment.backbones
+        weights = weight_files(backbone, self.backbone(backbone)) if own else ()
+        return [*head_files(head, recipe), *weights]
+
+    # the same, but only what is still to be read: what was made into an artifact may be gone
+
+    def _dataset_files(self, dataset: str, backbone: str) -> list[GivenFile]:
+        found: list[GivenFile] = []
+        if not layout.index(dataset).exists():
+            found += index_files(dataset, self.dataset(dataset))
+        if not layout.features(dataset, backbone).exists():
+            found += self._feature_files(dataset, backbone)
+        return found
+
+    def _descriptor_files(self, dataset: str, descriptor: str) -> list[GivenFile]:
+        if layout.descriptors(dataset, descriptor).exists():
+            return []
+        return list(descriptor_files(dataset, self.dataset(dataset), descriptor))
+
+    def _head_descriptor_files(self, head: str, descriptor: str) -> list[GivenFile]:
+        recipe = _lookup(self.heads, head, "head")
+        if not isinstance(recipe, GivenHead) or recipe.classes is None:
+            return []
+        if layout.head_descriptors(head, descriptor).exists():
+            return []
+        return list(head_descriptor_files(head, recipe, descriptor))
+
+    def missing_files(self) -> list[str]:
+        """Return a line for every file that is still to be read and that is not there."""
         needed: dict[GivenFile, None] = {}
-        for dataset, backbone, _, descriptor, _ in self.cells:
-            data = self.dataset(dataset)
-            if not layout.index(dataset).exists():
-                needed |= dict.fromkeys(index_files(dataset, data))
-            if not layout.descriptors(dataset, descriptor).exists():
-                needed |= dict.fromkeys(descriptor_files(dataset, data, descriptor))
-            if not layout.features(dataset, backbone).exists():
-                needed |= dict.fromkeys(self._feature_files(dataset, backbone))
+        for cell in self.cells.values():
+            files = self._dataset_files(cell.dataset, cell.backbone)
+            files += self._descriptor_files(cell.dataset, cell.descriptor)
+            files += self._head_descriptor_files(cell.head, cell.descriptor)
+            if not layout.seen_heads(*cell.key[:3]).exists():
+                files += self._head_files(cell.head, cell.backbone)
+            test = self.test_dataset(cell)
+            if test is not None and test != cell.dataset:
+                files += self._dataset_files(test, cell.backbone)
+            needed |= dict.fromkeys(files)
         return [problem for file in needed if (problem := file.problem()) is not None]
 
 
 def _images_identity(data: AnyDataset) -> dict[str, Any]:
     """Return what images, classes and splits depend on."""
-    others = {"descriptors", "batch_size", "features"}
+    others = {"descriptors", "batch_size", "features", "optional"}
     return {key: value for key, value in data.identity().items() if key not in others}
+
+
+def _head_identity(recipe: AnyHead, descriptor: str) -> dict[str, Any]:
+    """Return what a cell depends on in its seen head; of a given one's descriptors, its own."""
+    identity = recipe.identity()
+    if isinstance(recipe, GivenHead):
+        del identity["optional"]
+        own = recipe.descriptors.get(descriptor)
+        identity["descriptors"] = own.identity() if own else None
+    return identity
 
 
 def _lookup(entries: Mapping[str, Entry], name: str, what: str) -> Entry:
     if name not in entries:
-        raise IcisError(_no_such(what, name, entries))
+        raise IcisError(no_such(what, name, entries))
     return entries[name]
-
-
-def _no_such(what: str, name: str, known: Iterable[str]) -> str:
-    return f"there is no {what} {name!r}; {suggest(name, known)}"
-
-
-def _references(experiment: Experiment) -> Iterable[str]:
-    """Yield every name in a table that leads nowhere, and combinations that cannot be."""
-    methods = {
-        key: f"{method.method}-{variant_slug(method, ignore=('method',))}"
-        for key, method in experiment.methods.items()
-    }
-    heads = {key: head_slug(recipe) for key, recipe in experiment.heads.items()}
-    for axis, slugs in (("methods", methods), ("heads", heads)):
-        first = {slug: key for key, slug in reversed(slugs.items())}
-        for key, slug in slugs.items():
-            if first[slug] != key:
-                yield f"{axis}.{key}: it is the same configuration as {axis}.{first[slug]}"
-    if not experiment.tables:
-        yield "tables: there is none, so there is nothing to compute"
-    for name, table in experiment.tables.items():
-        where = f"tables.{name}"
-        for axis in ("datasets", "heads", "methods"):
-            known = getattr(experiment, axis)
-            for each in getattr(table, axis):
-                if each not in known:
-                    yield f"{where}.{axis}: {_no_such(axis[:-1], each, known)}"
-        for dataset in table.datasets:
-            if dataset in experiment.datasets:
-                yield from _dataset_references(experiment, table, where, dataset)
-
-
-def _dataset_references(
-    experiment: Experiment, table: Table, where: str, dataset: str
-) -> Iterable[str]:
-    data = experiment.datasets[dataset]
-    for descriptor in table.descriptors:
-        if descriptor not in data.descriptors:
-            what = f"descriptor of datasets.{dataset}"
-            yield f"{where}.descriptors: {_no_such(what, descriptor, data.descriptors)}"
-    backbones: Iterable[str] = experiment.backbones
-    what = "backbone"
-    if isinstance(data, Xlsa17Dataset):
-        backbones, what = data.features, f"features file of datasets.{dataset}"
-    for backbone in table.backbones:
-        if backbone not in backbones:
-            yield f"{where}.backbones: {_no_such(what, backbone, backbones)}"

@@ -14,8 +14,12 @@ from icis.errors import IcisError
 from icis.heads import Head
 
 
-def head_table(head: Head, seed: int) -> pa.Table:
-    """Return one seed's head as rows."""
+ANY_SEED = "any"
+"""The seed of a head without randomness, in metadata; null in the column."""
+
+
+def head_table(head: Head, seed: int | None) -> pa.Table:
+    """Return one seed's head as rows; ``None`` is a head that serves every seed."""
     return pa.table(
         {
             "seed": pa.array([seed] * len(head.classes), pa.int64()),
@@ -29,7 +33,7 @@ def head_table(head: Head, seed: int) -> pa.Table:
 def load_seen_head(path: Path, seed: int) -> Head:
     """Return one seed's head from the artifact."""
     table = read_table(path)
-    table = table.filter(pc.equal(table["seed"], seed))
+    table = table.filter(pc.or_kleene(pc.equal(table["seed"], seed), pc.is_null(table["seed"])))
     if not len(table):
         raise IcisError(f"{path} has no head of seed {seed}")
     weight = torch.from_numpy(column_vectors(table["weight"]).copy())

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
@@ -38,7 +39,7 @@ from icis.mlflow_store import (
     tracking_uri,
 )
 from icis.plan import Cell, Plan
-from icis.results import COLUMNS
+from icis.rows import COLUMNS, FAILED, ORDER, with_problem
 from icis.schema import canonical_hash
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ COMPLETE, SUPERSEDED, PARENT = "icis.complete", "icis.superseded", "mlflow.paren
 OUTPUT = "icis.output/"
 CURVE = "history/"
 OUTPUTS = ("tables", "figures")
-FACTS = tuple(column for column in COLUMNS if column not in ("metric", "value"))
+FACTS = tuple(column for column in COLUMNS if column not in ("metric", "value", "problem"))
 FORM = 1
 """Of the logged runs: a new number makes every run be logged anew."""
 METRICS_A_CALL, PARAMS_A_CALL = 900, 100  # MLflow takes 1000 entities a call, 100 of them params
@@ -78,6 +79,8 @@ class Record:
     """The columns of the metrics table that are the same for every metric."""
     name: str
     metrics: dict[str, float]
+    problems: dict[str, str]
+    """By metric, why there is no other; empty where nothing failed."""
     history: pl.DataFrame
     configuration: dict[str, Any]
     provenance: dict[str, str]
@@ -93,6 +96,7 @@ class Record:
         """Return the hash of numbers, curves, configuration and facts."""
         curves = self.history.select("term", "epoch", "value").rows()
         said = [FORM, self.facts, self.metrics, curves, self.configuration]
+        said += [self.problems] if self.problems else []
         return canonical_hash(said)
 
 
@@ -132,7 +136,7 @@ def log_experiment(plan: Plan, *, uri: str | None = None) -> Receipt:
 
 def _cell_records(plan: Plan, cell: Cell) -> Iterator[Record]:
     path = layout.cell_metrics(plan.experiment.name, *cell.key)
-    about, frame = read_metadata(path), read_frame(path)
+    about, frame = read_metadata(path), with_problem(read_frame(path))
     seeds = tuple(sorted(frame["seed"].unique()))
     if about["cell"] != cell.id or seeds != plan.seeds[cell.key]:
         raise IcisError(
@@ -148,7 +152,7 @@ def _cell_records(plan: Plan, cell: Cell) -> Iterator[Record]:
         provenance = {
             "device": about["device"],
             "git_commit": about["git_commit"],
-            "injected_head": about["heads"][str(seed)],
+            "injected_head": about["heads"].get(str(seed), ""),
             **_long_tag("versions", about["versions"]),
             **_long_tag("sources", about["sources"]),
         }
@@ -156,10 +160,19 @@ def _cell_records(plan: Plan, cell: Cell) -> Iterator[Record]:
             {key: str(value) for key, value in {**facts, "seed": seed}.items()},
             f"{'/'.join(cell.key)}/seed-{seed}",
             dict(rows.select("metric", "value").iter_rows()),
-            read_frame(folder / f"seed-{seed}.history.parquet"),
+            dict(rows.drop_nulls("problem").select("metric", "problem").iter_rows()),
+            _history(folder / f"seed-{seed}.history.parquet", failed=FAILED in rows["metric"]),
             about["configuration"],
             provenance,
         )
+
+
+def _history(path: Path, *, failed: bool) -> pl.DataFrame:
+    """Return a seed's losses by epoch; one that failed may have none."""
+    if failed and not path.exists():
+        types = {"seed": pl.Int64, "epoch": pl.Int64, "term": pl.String, "value": pl.Float64}
+        return pl.DataFrame(schema=types)
+    return read_frame(path)
 
 
 def _parent(client: MlflowClient, experiment: str, runs: list[Run], name: str) -> Run:
@@ -197,6 +210,7 @@ def _log(client: MlflowClient, experiment: str, parent: str, record: Record) -> 
         PARENT: parent,
         **{_fact_tag(column): value for column, value in record.facts.items()},
         **_long_tag("configuration", record.configuration),
+        **(_long_tag("problem", record.problems) if record.problems else {}),
         **record.provenance,
     }
     run = client.create_run(experiment, now, tags, record.name[:250]).info.run_id
@@ -225,6 +239,15 @@ def _long_tag(name: str, data: Any) -> dict[str, str]:
     text = json.dumps(data, sort_keys=True)
     pieces = _parts(list(text), LONGEST_TAG)
     return {f"{name}.{at}" if at else name: "".join(piece) for at, piece in enumerate(pieces)}
+
+
+def _read_long_tag(tags: dict[str, str], name: str) -> Any:
+    """Return what ``_long_tag`` was given, an empty dictionary where it was not called."""
+    pieces, at = [tags.get(name, "{}")], 1
+    while f"{name}.{at}" in tags:
+        pieces.append(tags[f"{name}.{at}"])
+        at += 1
+    return json.loads("".join(pieces))
 
 
 def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
@@ -283,15 +306,19 @@ def metrics_from_store(experiment: str, *, uri: str | None = None) -> pl.DataFra
     for run in runs:
         tags = run.data.tags
         facts: dict[str, Any] = {column: tags[_fact_tag(column)] for column in FACTS}
-        place = tuple(facts[column] for column in COLUMNS[:8])
+        # with the path: "all" and a number may be the same count of seen classes
+        place = (*(facts[column] for column in COLUMNS[:8]), run.info.run_name)
         if SUPERSEDED in tags or place in found_cells:  # twice: logging was killed halfway
             continue
         found_cells.add(place)
         facts |= {"seed": int(facts["seed"]), "n_seen": int(facts["n_seen"])}
+        problems = _read_long_tag(tags, "problem")
         for name, value in run.data.metrics.items():
             if not name.startswith(CURVE):
                 value = value * float("inf") if abs(value) == LARGEST else value
-                rows.append({**facts, "metric": decode(name), "value": value})
+                metric = decode(name)
+                more = {"metric": metric, "value": value, "problem": problems.get(metric)}
+                rows.append({**facts, **more})
     types: dict[str, Any] = dict.fromkeys(COLUMNS, pl.String)
     types |= {"seed": pl.Int64, "n_seen": pl.Int64, "value": pl.Float64}
-    return pl.DataFrame(rows, schema=types).sort(COLUMNS[:9])
+    return pl.DataFrame(rows, schema=types).sort(ORDER)

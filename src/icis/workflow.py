@@ -11,19 +11,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from icis import layout
+from icis import layout, runlock
 from icis.artifacts import file_sha256, write_text
 from icis.codeprint import PACKAGE, code_hash
-from icis.config import DrawnDataset, Xlsa17Dataset, parse_experiment
+from icis.config import DrawnDataset, Figure, Xlsa17Dataset, parse_experiment
 from icis.datasets.files import descriptor_files
 from icis.errors import ConfigError, IcisError
+from icis.inputs import input_files
 from icis.plan import Cell, Plan
 
 Wildcards = Any
 FORMATS = ("csv", "md", "tex", "html")
 PICTURES = ("svg", "pdf", "png")
+FIGURES = get_args(Figure)
 
 
 def put_icis_on_path() -> None:
@@ -50,6 +52,20 @@ class Workflow:
         missing = self.plan.missing_files()
         if missing:
             raise ConfigError(self.source, missing)
+
+    def forget_failures(self) -> None:
+        """Remove the results of cells that failed before, so that this run tries them again."""
+        if not runlock.is_free():
+            return
+        for key in self.plan.cells:
+            mark = layout.failed(self.name, *key)
+            if mark.exists():
+                for path in (
+                    layout.cell_metrics(self.name, *key),
+                    layout.injection(self.name, *key),
+                ):
+                    path.unlink(missing_ok=True)
+                mark.unlink()
 
     # inputs
 
@@ -80,6 +96,46 @@ class Workflow:
         if self.plan.backbone(backbone).train is not None:
             return [layout.backbone(dataset, backbone) / "trained.json"]
         return []
+
+    def describe_head_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the files of a given head's classes and of their descriptors."""
+        head, descriptor = wildcards.head, wildcards.descriptor
+        return _there(
+            lambda: [
+                *self.plan.head_files(head, ""),
+                *self.plan.head_descriptor_files(head, descriptor),
+            ],
+            layout.head_descriptors(head, descriptor),
+        )
+
+    def train_head_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the files of a given head; none for one that is trained here."""
+        w = wildcards
+        return _there(
+            lambda: self.plan.head_files(w.head, w.backbone),
+            layout.seen_heads(w.dataset, w.backbone, w.head),
+        )
+
+    def inject_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return seen heads and descriptors, those of a given head's classes included."""
+        return list(input_files(self._cell(wildcards)).values())
+
+    def evaluate_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the features that a cell is judged on."""
+        cell = self._cell(wildcards)
+        names = dict.fromkeys((cell.dataset, self.plan.test_dataset(cell)))
+        return [layout.features(name, cell.backbone) for name in names if name is not None]
+
+    def table_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the metrics of a table's cells."""
+        keys = [cell.key for cell in self.plan.table_cells[wildcards.table]]
+        return [layout.cell_metrics(self.name, *key) for key in keys if key in self.plan.cells]
+
+    def page_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return the figures on a table's page."""
+        table = wildcards.table
+        kinds = self.plan.experiment.tables[table].figures
+        return [layout.figure(self.name, table, kind, "svg") for kind in kinds]
 
     # states
 
@@ -123,11 +179,17 @@ class Workflow:
         cells = [(cell.id, self.plan.seeds[cell.key]) for cell in self.plan.cells.values()]
         return self.plan.fingerprint("collect", cells)
 
+    def describe_head_state(self, wildcards: Wildcards) -> str:
+        """Return the state of the descriptors of a given head's classes."""
+        return self.plan.head_descriptor_fingerprint(wildcards.head, wildcards.descriptor)
+
     def tabulate_state(self, wildcards: Wildcards) -> str:
-        """Return the state of tables and figures."""
-        tables = self.plan.experiment.identity()["tables"]
-        templates = [file_sha256(path) for path in sorted((PACKAGE / "templates").iterdir())]
-        return self.plan.fingerprint("tabulate", [tables, templates])
+        """Return the state of a table and its figures."""
+        experiment = self.plan.experiment.identity()
+        files = [*sorted((PACKAGE / "templates").iterdir()), PACKAGE / "published.yaml"]
+        names = [(cell.key, cell.id) for cell in self.plan.table_cells[wildcards.table]]
+        settings = [experiment["tables"][wildcards.table], names, list(experiment["methods"])]
+        return self.plan.fingerprint("tabulate", [settings, *map(file_sha256, files)])
 
     def track_state(self, wildcards: Wildcards) -> str:
         """Return the state of the records: the code only, what is logged stands in the inputs."""
@@ -139,11 +201,34 @@ class Workflow:
         """Return the metrics files of all cells."""
         return [layout.cell_metrics(self.name, *key) for key in self.plan.cells]
 
+    def table_files(self) -> list[Path]:
+        """Return the formats of all tables, and the differences between their methods."""
+        tables = self.plan.experiment.tables
+        files = [layout.table(self.name, table, suffix) for table in tables for suffix in FORMATS]
+        more = [layout.differences(self.name, table, s) for table in tables for s in ("csv", "md")]
+        return files + more
+
+    def figure_files(self) -> list[Path]:
+        """Return all figures in all formats."""
+        return [
+            layout.figure(self.name, name, kind, suffix)
+            for name, table in self.plan.experiment.tables.items()
+            for kind in table.figures
+            for suffix in PICTURES
+        ]
+
+    def complete_files(self) -> list[Path]:
+        """Return the marks that no cell of a table failed."""
+        return [layout.complete(self.name, table) for table in self.plan.experiment.tables]
+
     def feature_targets(self) -> list[Path]:
         """Return all indexes, descriptors and features that the cells need."""
-        keys = self.plan.cells
-        wanted = [layout.features(key[0], key[1]) for key in keys]
-        wanted += [layout.descriptors(key[0], key[3]) for key in keys]
+        wanted = []
+        for cell in self.plan.cells.values():
+            test = self.plan.test_dataset(cell)
+            names = dict.fromkeys((cell.dataset, test or cell.dataset))
+            wanted += [layout.features(name, cell.backbone) for name in names]
+            wanted += [path for key, path in input_files(cell).items() if key != "seen heads"]
         return list(dict.fromkeys(wanted))
 
     def head_targets(self) -> list[Path]:

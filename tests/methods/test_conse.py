@@ -1,5 +1,7 @@
 """ConSE against a literal loop over images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,35 @@ def test_extreme_logits_stay_finite():
     scores = Conse().fit(problem, seed=0, device="cpu").joint.scores(images * 1e4)
     assert scores.isfinite().all()
     assert float(scores.abs().max()) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("top", [0, 2])
+def test_expectations_are_over_the_known_classes_scores_over_all(top):
+    problem, images = make_problem()
+    pairs = (6, 0, 3)
+    few = replace(problem, pairs=pairs)
+    joint = Conse(top=top).fit(few, seed=0, device="cpu").joint
+    assert joint.classes == problem.seen_head.classes + problem.unseen_classes
+
+    chosen = problem.seen_head.restrict(tuple(problem.seen_head.classes[row] for row in pairs))
+    every = torch.cat([problem.seen_descriptors, problem.unseen_descriptors])
+    known = problem.seen_descriptors[list(pairs)]
+    powers = chosen.scores(images).double().exp()
+    for image in range(IMAGES):
+        ranked = powers[image].argsort(descending=True)[: top or len(pairs)]
+        expected = sum(powers[image, s] * known[s].double() for s in ranked)
+        cosines = [torch.cosine_similarity(expected, a.double(), dim=0) for a in every]
+        found = joint.scores(images[image : image + 1])[0]
+        torch.testing.assert_close(found.double(), torch.stack(cosines), rtol=0, atol=2e-6)
+
+
+def test_top_larger_than_the_known_classes_is_refused():
+    problem, _ = make_problem()
+    few = replace(problem, pairs=(6, 0, 3))
+    with pytest.raises(IcisError, match="top is 4, but there are only 3 seen classes to learn"):
+        Conse(top=4).fit(few, seed=0, device="cpu")
+
+
+def test_it_draws_nothing_and_is_not_linear():
+    assert not Conse().is_random
+    assert not Conse.linear

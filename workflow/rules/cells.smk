@@ -4,8 +4,7 @@ CELL = ("{dataset}", "{backbone}", "{head}", "{descriptor}", "{method}")
 
 rule inject:
     input:
-        heads=layout.seen_heads(*CELL[:3]),
-        descriptors=layout.descriptors("{dataset}", "{descriptor}"),
+        FLOW.inject_inputs,
         config=ancient(CONFIG),
     output:
         layout.injection(NAME, *CELL),
@@ -23,12 +22,14 @@ rule inject:
 
 rule evaluate:
     input:
-        features=layout.features("{dataset}", "{backbone}"),
+        FLOW.evaluate_inputs,
         heads=layout.seen_heads(*CELL[:3]),
         injection=layout.injection(NAME, *CELL),
         config=ancient(CONFIG),
     output:
         layout.cell_metrics(NAME, *CELL),
+        layout.curves(NAME, *CELL),
+        layout.classes(NAME, *CELL),
     log:
         layout.log(NAME, "evaluate", *CELL),
     benchmark:

@@ -33,6 +33,22 @@ rule index:
         "icis index {wildcards.dataset} --config {input.config} 2> {log}"
 
 
+rule describe_head:
+    input:
+        FLOW.describe_head_inputs,
+        config=ancient(CONFIG),
+    output:
+        layout.head_descriptors("{head}", "{descriptor}"),
+    log:
+        layout.log(NAME, "describe_head", "{head}", "{descriptor}"),
+    benchmark:
+        layout.benchmark(NAME, "describe_head", "{head}", "{descriptor}")
+    params:
+        state=FLOW.describe_head_state,
+    shell:
+        "icis describe-head {wildcards.head} {wildcards.descriptor} --config {input.config} 2> {log}"
+
+
 rule describe:
     input:
         FLOW.describe_inputs,

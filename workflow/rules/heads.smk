@@ -3,7 +3,8 @@
 
 rule train_head:
     input:
-        layout.features("{dataset}", "{backbone}"),
+        FLOW.train_head_inputs,
+        features=layout.features("{dataset}", "{backbone}"),
         config=ancient(CONFIG),
     output:
         layout.seen_heads("{dataset}", "{backbone}", "{head}"),

@@ -18,46 +18,73 @@ rule collect:
         "icis collect --config {input.config} 2> {log}"
 
 
-rule tabulate:
+rule plot:
     input:
-        layout.metrics(NAME),
+        FLOW.table_inputs,
         config=ancient(CONFIG),
     output:
-        [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS[:-1]],
-        [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES[1:]],
-        [
-            report(
-                layout.table(NAME, t, "html"),
-                category="Tables",
-                caption="../report/table.rst",
-                labels={"table": t},
-            )
-            for t in FLOW.plan.table_cells
-        ],
-        [
-            report(
-                layout.figure(NAME, t, "svg"),
-                category="Figures",
-                caption="../report/figure.rst",
-                labels={"figure": t},
-            )
-            for t in FLOW.plan.table_cells
-        ],
+        [layout.figure(NAME, "{table}", "{kind}", s) for s in PICTURES[1:]],
+        report(
+            layout.figure(NAME, "{table}", "{kind}", "svg"),
+            category="Figures",
+            caption="../report/figure.rst",
+            labels={"table": "{table}", "figure": "{kind}"},
+        ),
     log:
-        layout.log(NAME, "tabulate"),
+        layout.log(NAME, "plot", "{table}", "{kind}"),
     benchmark:
-        layout.benchmark(NAME, "tabulate")
+        layout.benchmark(NAME, "plot", "{table}", "{kind}")
     params:
         state=FLOW.tabulate_state,
     shell:
-        "icis tabulate --config {input.config} 2> {log}"
+        "icis plot {wildcards.table} {wildcards.kind} --config {input.config} 2> {log}"
+
+
+rule tabulate:
+    input:
+        FLOW.table_inputs,
+        FLOW.page_inputs,
+        config=ancient(CONFIG),
+    output:
+        [layout.table(NAME, "{table}", s) for s in FORMATS[:-1]],
+        [layout.differences(NAME, "{table}", s) for s in ("csv", "md")],
+        report(
+            layout.table(NAME, "{table}", "html"),
+            category="Tables",
+            caption="../report/table.rst",
+            labels={"table": "{table}"},
+        ),
+    log:
+        layout.log(NAME, "tabulate", "{table}"),
+    benchmark:
+        layout.benchmark(NAME, "tabulate", "{table}")
+    params:
+        state=FLOW.tabulate_state,
+    shell:
+        "icis tabulate {wildcards.table} --config {input.config} 2> {log}"
+
+
+rule finish:
+    input:
+        FLOW.table_inputs,
+        FLOW.page_inputs,
+        layout.table(NAME, "{table}", "html"),
+        config=ancient(CONFIG),
+    output:
+        layout.complete(NAME, "{table}"),
+    log:
+        layout.log(NAME, "finish", "{table}"),
+    benchmark:
+        layout.benchmark(NAME, "finish", "{table}")
+    shell:
+        "icis finish {wildcards.table} --config {input.config} 2> {log}"
 
 
 rule track:
     input:
         layout.metrics(NAME),
-        [layout.table(NAME, t, s) for t in FLOW.plan.table_cells for s in FORMATS],
-        [layout.figure(NAME, t, s) for t in FLOW.plan.table_cells for s in PICTURES],
+        FLOW.table_files(),
+        FLOW.figure_files(),
         config=ancient(CONFIG),
     output:
         layout.tracked(NAME),

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from icis.config import AnyDataset, Backbone, DrawnDataset, ImagesDataset, Xlsa17Dataset
+from icis.config import (
+    AnyDataset,
+    Backbone,
+    DrawnDataset,
+    GivenHead,
+    ImagesDataset,
+    Xlsa17Dataset,
+)
 from icis.datasets.paths import expand
 from icis.datasets.sources import open_source
 from icis.errors import IcisError
@@ -74,3 +81,27 @@ def weight_files(name: str, backbone: Backbone) -> Iterator[GivenFile]:
         folder = backbone.weights.removeprefix("local-dir:")
         for file in ("config.json", "model.safetensors"):
             yield GivenFile(f"backbones.{name}.weights", f"{folder}/{file}")
+
+
+def head_files(slug: str, head: GivenHead) -> Iterator[GivenFile]:
+    """Yield the files of a given head; the backbone's own classifier has none of its own."""
+    where = f"heads.{slug.removeprefix('given-')}"
+    if head.file is not None:
+        yield GivenFile(f"{where}.file", head.file)
+    if head.classes is not None and not is_array(head):
+        yield GivenFile(f"{where}.classes", head.classes)
+
+
+def is_array(head: GivenHead) -> bool:
+    """Say whether the head's class names are an array in its .npz, not a text file."""
+    npz = head.file is not None and head.file.endswith(".npz")
+    return npz and head.classes is not None and not head.classes.endswith(".txt")
+
+
+def head_descriptor_files(slug: str, head: GivenHead, descriptor: str) -> Iterator[GivenFile]:
+    """Yield the files that the descriptors of a given head's classes are read from."""
+    where = f"heads.{slug.removeprefix('given-')}.descriptors.{descriptor}"
+    source = head.descriptors[descriptor]
+    yield GivenFile(f"{where}.file", source.file)
+    if source.classes is not None:
+        yield GivenFile(f"{where}.classes", source.classes)

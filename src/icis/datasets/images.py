@@ -38,7 +38,7 @@ def read_images(config: ImagesDataset) -> tuple[ImageIndex, dict[str, str]]:
     if config.class_list is not None:
         files[config.class_list] = read_beside(config.class_list, source, root)
         names = parse_lines(files[config.class_list], config.class_list)
-    index = build_index(frame, names, source=config.splits)
+    index = build_index(frame, names, source=config.splits, test_only=config.test_only)
     for name in frame["image"]:
         if not source.has(name):
             raise IcisError(f"{config.splits} lists {name!r}, which {root} lacks")

@@ -52,10 +52,13 @@ class ImageIndex:
     classes: Classes
 
 
-def build_index(frame: pl.DataFrame, names: list[str], *, source: str) -> ImageIndex:
+def build_index(
+    frame: pl.DataFrame, names: list[str], *, source: str, test_only: bool = False
+) -> ImageIndex:
     """Check image, class and split of every row and tell seen from unseen classes.
 
-    Seen are the classes with trainval images. Every fault names the row or class.
+    Seen are the classes with trainval images; with ``test_only`` all classes are, and all images
+    test_seen. Every fault names the row or class.
     """
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -65,6 +68,12 @@ def build_index(frame: pl.DataFrame, names: list[str], *, source: str) -> ImageI
         split: Counter(frame.filter(pl.col("split") == split)["class"].to_list())
         for split in SPLITS
     }
+    if test_only:
+        other = frame.filter(pl.col("split") != "test_seen")
+        if len(other) or not len(frame):
+            found = other["split"][0] if len(other) else "no image"
+            raise IcisError(f"{source}: with test_only all images are test_seen; there is {found}")
+        return ImageIndex(frame, Classes(tuple(names), (True,) * len(names)))
     is_seen = []
     for name in names:
         trainval, test_seen, test_unseen = (counts[split][name] for split in SPLITS)

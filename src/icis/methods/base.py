@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from icis.errors import IcisError
 from icis.schema import Strict
@@ -24,13 +27,18 @@ class InjectionProblem:
     """All that a method may look at: a seen head and the descriptors, never an image.
 
     ``seen_descriptors`` [S, d] stand in the order of the seen head's rows,
-    ``unseen_descriptors`` [U, d] in the order of ``unseen_classes``.
+    ``unseen_descriptors`` [U, d] in the order of ``unseen_classes``. ``pairs`` are the rows of
+    the seen head that a method learns from, None means all; the joint scorer keeps every row.
+    ``truth`` holds the true rows of classes that are only treated as unseen: methods record how
+    far from it they are, and learn nothing from it.
     """
 
     seen_head: Head
     seen_descriptors: torch.Tensor
     unseen_descriptors: torch.Tensor
     unseen_classes: tuple[str, ...]
+    pairs: tuple[int, ...] | None = None
+    truth: Head | None = None
 
     def __post_init__(self) -> None:
         """Check that every class has one descriptor, and that no class is seen and unseen."""
@@ -50,6 +58,20 @@ class InjectionProblem:
         both = sorted({*seen} & {*self.unseen_classes})
         if both:
             raise IcisError(f"{len(both)} classes are seen and unseen, the first is {both[0]!r}")
+        if self.truth is not None and self.truth.classes != self.unseen_classes:
+            raise IcisError("the true rows must be those of the unseen classes, in their order")
+
+    @property
+    def known_head(self) -> Head:
+        """Return the rows of the seen head that a method learns from, [P, D] and [P]."""
+        if self.pairs is None:
+            return self.seen_head
+        return self.seen_head.restrict(tuple(self.seen_head.classes[row] for row in self.pairs))
+
+    @property
+    def known_descriptors(self) -> torch.Tensor:
+        """Return the descriptors [P, d] of ``known_head``."""
+        return self.seen_descriptors if self.pairs is None else self.seen_descriptors[[*self.pairs]]
 
 
 @dataclass(frozen=True)
@@ -63,11 +85,23 @@ class Injection:
     joint: Scorer
     unseen: Scorer | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
+    seen_predictions: torch.Tensor | None = None
+    """[P, D + 1], what the trained network predicts for the known classes' own descriptors."""
 
     @property
     def epochs(self) -> int:
         """Return the number of epochs trained; 0 for a method without training."""
         return max((len(values) for values in self.history.values()), default=0)
+
+
+def combination(problem: InjectionProblem, coefficients: torch.Tensor) -> Injection:
+    """Return unseen rows that are sums of the known ones, weighted by coefficients [U, P]."""
+    from icis.heads import Head
+
+    known = problem.known_head.joined()
+    # in double precision: coefficients may be tiny, or large and of opposite signs
+    rows = (coefficients.double() @ known.double()).to(known.dtype)
+    return Injection(problem.seen_head.append(Head.from_joined(rows, problem.unseen_classes)))
 
 
 class Method(Strict):
@@ -80,6 +114,23 @@ class Method(Strict):
     method: str
     name: str = ""
     """Display name in tables and figures; no part of the configuration's identity."""
+    rescale: Literal["none", "gzsl", "transfer"] = "none"
+    """What is done to the predicted rows. ``gzsl``: in the joint head they are divided by 10 times
+    their mean norm. ``transfer``: weights get the seen head's mean row norm, biases the norm of its
+    bias vector, in both scorers."""
+    linear: ClassVar[bool] = True
+    """Whether the scorers are linear heads."""
+
+    @model_validator(mode="after")
+    def _check_rescale(self) -> Self:
+        if self.rescale != "none" and not self.linear:
+            raise PydanticCustomError(
+                "rescale",
+                "{method} predicts no classifier weights that rescale: {rescale} could change: "
+                "set rescale: none",
+                {"method": self.method, "rescale": self.rescale},
+            )
+        return self
 
     def resolve(self, *, batch_size: int) -> Self:
         """Return the method with the data set's batch size where it has none of its own."""
@@ -92,8 +143,24 @@ class Method(Strict):
         """Say how the number of epochs, or the model, was selected."""
         return "no training"
 
+    @property
+    def is_random(self) -> bool:
+        """Say whether the method itself draws random numbers."""
+        return True
+
+    def inject(
+        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
+    ) -> Injection:
+        """Run the method, then rescale what it predicted."""
+        injection = self.fit(problem, seed=seed, device=device, progress=progress)
+        if self.rescale == "none":
+            return injection
+        from icis.methods.rescaling import rescaled
+
+        return rescaled(injection, problem, self.rescale)
+
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:
-        """Return scorers for the unseen classes; reads nothing but ``problem``."""
+        """Return scorers for the unseen classes, as predicted; reads nothing but ``problem``."""
         raise NotImplementedError

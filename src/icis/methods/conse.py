@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,25 +16,32 @@ class Conse(Method):
     The seen head's softmax weighs the seen descriptors. No training; the scorer is not linear.
     """
 
+    linear: ClassVar[bool] = False
     method: Literal["conse"] = "conse"
     top: Annotated[int, Field(ge=0)] = 0
     """How many of the most probable seen classes take part; 0 means all (as the paper runs it)."""
+
+    @property
+    def is_random(self) -> bool:
+        """Return False: nothing is drawn."""
+        return False
 
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:
         """Return the scorer of seen and unseen classes."""
-        from icis.scorers import ConseScorer
-
-        seen = problem.seen_head.classes
-        if self.top > len(seen):
-            raise IcisError(
-                f"ConSE: top is {self.top}, but there are only {len(seen)} seen classes"
-            )
         import torch
 
+        from icis.scorers import ConseScorer
+
+        known = problem.known_head
+        if self.top > len(known.classes):
+            raise IcisError(
+                f"ConSE: top is {self.top}, but there are only {len(known.classes)} seen classes "
+                "to learn from; set a smaller top, or 0 for all"
+            )
         descriptors = torch.cat([problem.seen_descriptors, problem.unseen_descriptors])
-        classes = seen + problem.unseen_classes
+        classes = problem.seen_head.classes + problem.unseen_classes
         return Injection(
-            ConseScorer(problem.seen_head, problem.seen_descriptors, descriptors, classes, self.top)
+            ConseScorer(known, problem.known_descriptors, descriptors, classes, self.top)
         )

@@ -12,59 +12,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.methods.base import Injection, InjectionProblem, Progress
+from icis.methods.blockwise import BlockwiseAdam, Linear
+from icis.methods.networks import DISTANCES, RowLoss, build_networks
+from icis.methods.subspace import Subspace
 from icis.methods.training import TrainedMethod
 from icis.seeding import derive_seed
 
-INITIAL_STD = 0.02
-DEEP_UNITS = 1000
-COSINE_EPS = 1e-8
-ENDPOINTS = {"a2a": ("a", "a"), "w2w": ("w", "w"), "a2w": ("a", "w"), "w2a": ("w", "a")}
+ENDPOINTS = {
+    "a2a": ("a", "a"),
+    "w2w": ("w", "w"),
+    "a2w": ("a", "w"),
+    "w2a": ("w", "a"),
+    "subspace": ("a", "w"),
+}
 """From which space each term encodes, and into which it decodes."""
-
-RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return 1 - cosine of each row, [N]."""
-    return 1 - functional.cosine_similarity(prediction, target, dim=1, eps=COSINE_EPS)
-
-
-def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the squared error of each row, averaged over its components, [N]."""
-    return (prediction - target).square().mean(dim=1)
-
-
-DISTANCES: dict[str, RowLoss] = {"cosine": cosine_distance, "l2": squared_error}
-
-
-def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: int) -> nn.ModuleDict:
-    """Return encoders and decoders of descriptors (a) and classifier weights (w).
-
-    Weights are N(0, 0.02²), biases 0. Each network has a random stream of its own, so that a
-    variant without some of them starts the others from the same values.
-    """
-    networks = nn.ModuleDict()
-    for space, dim in dims.items():
-        encoder: list[nn.Module] = [nn.Linear(dim, hidden), nn.ReLU()]
-        if depth == 4:
-            encoder += [nn.Linear(hidden, hidden), nn.ReLU()]
-        decoder: list[nn.Module] = [nn.Linear(hidden, dim)]
-        if depth >= 3:
-            decoder = [nn.Linear(hidden, DEEP_UNITS), nn.ReLU(), nn.Linear(DEEP_UNITS, dim)]
-        networks[f"encode_{space}"] = nn.Sequential(*encoder)
-        networks[f"decode_{space}"] = nn.Sequential(*decoder)
-    for name, network in networks.items():
-        generator = torch.Generator().manual_seed(derive_seed("initial weights", name, seed))
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
-                nn.init.zeros_(layer.bias)
-    return networks
 
 
 def shuffled_epochs(rows: int, batch_size: int, seed: int) -> Iterator[list[torch.Tensor]]:
@@ -96,10 +61,10 @@ class SlopeStop:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The four terms over a batch of rows.
+    """The four terms over a batch of rows, and the predictions' distance to a subspace.
 
     ``descriptors`` [S + U', d] and ``targets`` [S, D + 1] stand in row order; ``losses`` names
-    the active terms with their weights.
+    the active terms with their weights; the term ``subspace`` needs the field of that name.
     """
 
     networks: nn.ModuleDict
@@ -107,54 +72,80 @@ class Reconstruction:
     targets: torch.Tensor
     losses: Mapping[str, float]
     row_loss: RowLoss
+    subspace: Subspace | None = None
 
-    def active_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that an active term trains."""
-        used = {f"encode_{ENDPOINTS[term][0]}" for term in self.losses}
-        used |= {f"decode_{ENDPOINTS[term][1]}" for term in self.losses}
-        return [p for name, net in self.networks.items() if name in used for p in net.parameters()]
+    def trained_networks(self) -> set[str]:
+        """Return the names of the networks that an active term trains."""
+        ends = [ENDPOINTS[term] for term in self.losses]
+        return {f"encode_{start}" for start, _ in ends} | {f"decode_{end}" for _, end in ends}
+
+    def trained_layers(self) -> list[Linear]:
+        """Return the layers that an active term trains."""
+        nets = [net for name, net in self.networks.items() if name in self.trained_networks()]
+        return [layer for net in nets for layer in net.modules() if isinstance(layer, Linear)]
 
     def terms(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return each active term of a batch.
 
-        a2a is the mean over all rows of the batch, the others over its seen rows (a sum divided
-        by at least 1, so a batch without seen rows gives 0).
+        a2a and subspace are taken over all rows of the batch, the others are means over its seen
+        rows (a sum divided by at least 1, so a batch without seen rows gives 0).
         """
-        seen_at = (rows < len(self.targets)).nonzero().squeeze(1)
-        device = self.targets.device
-        a_all = self.descriptors[rows.to(device)]
-        w = self.targets[rows[seen_at].to(device)]
-        seen_at = seen_at.to(device)
-        truth = {"a": a_all[seen_at], "w": w}
-        needed = {ENDPOINTS[term][0] for term in self.losses}
-        latent_all = self.networks["encode_a"](a_all) if "a" in needed else None
-        latent = {}
-        if latent_all is not None:
-            latent["a"] = latent_all[seen_at]
-        if "w" in needed:
-            latent["w"] = self.networks["encode_w"](w)
+        is_seen = rows < len(self.targets)
+        # seen rows first: each term's rows are then a slice
+        rows = torch.cat([rows[is_seen], rows[~is_seen]]).to(self.targets.device)
+        seen = int(is_seen.sum())
+        a, w = self.descriptors[rows], self.targets[rows[:seen]]
+        latent_a, latent_w = self._encode("a", a), self._encode("w", w)
 
-        found: dict[str, torch.Tensor] = {}
-        if "a2a" in self.losses and latent_all is not None:
-            found["a2a"] = self.row_loss(self.networks["decode_a"](latent_all), a_all).mean()
-        if "w2a" in self.losses:
-            decoded = self.networks["decode_a"](latent["w"])
-            found["w2a"] = _mean_or_zero(self.row_loss(decoded, truth["a"]))
-        into_w = [term for term in ("a2w", "w2w") if term in self.losses]
-        # one product for both terms: the decoder's weight passes through the caches once
-        stacked = torch.cat([latent[ENDPOINTS[term][0]] for term in into_w])
-        for term, part in zip(
-            into_w, self.networks["decode_w"](stacked).chunk(len(into_w)), strict=True
-        ):
-            found[term] = _mean_or_zero(self.row_loss(part, w))
+        from_a = latent_a if "subspace" in self.losses else latent_a[:seen]
+        into_a = self._decode("a", {"a2a": latent_a, "w2a": latent_w})
+        into_w = self._decode("w", {"a2w": from_a, "w2w": latent_w})
+        truth = {"a2a": a, "w2a": a[:seen], "a2w": w, "w2w": w}
+        found = {
+            term: _mean_or_zero(self.row_loss(decoded[: len(truth[term])], truth[term]))
+            for term, decoded in (into_a | into_w).items()
+        }
+        if "subspace" in self.losses:
+            assert self.subspace is not None
+            found["subspace"] = self.subspace.distance(into_w["a2w"])
         return {term: found[term] for term in self.losses}
 
     def predict(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Return [weight, bias] predicted for descriptors [N, d]."""
+        return self._pass("a", "w", descriptors)
+
+    def held_out(self, descriptors: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+        """Return the mean row losses of classes not learnt from, descriptors [N, d] and [N, D + 1].
+
+        ``held_out_w2a``, from weights to descriptors, is there if that path is trained.
+        """
+        found = {"held_out": self.row_loss(self.predict(descriptors), truth).mean().item()}
+        if {"encode_w", "decode_a"} <= self.trained_networks():
+            back = self.row_loss(self._pass("w", "a", truth), descriptors)
+            found["held_out_w2a"] = back.mean().item()
+        return found
+
+    def _encode(self, space: str, rows: torch.Tensor) -> torch.Tensor:
+        # without a term that encodes them, the rows pass as they are and nobody looks at them
+        used = f"encode_{space}" in self.trained_networks()
+        return self.networks[f"encode_{space}"](rows) if used else rows
+
+    def _decode(self, space: str, latents: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what the active of some terms decode.
+
+        One product for all of them: the decoder's weight passes through the caches once.
+        """
+        active = {term: latent for term, latent in latents.items() if term in self.losses}
+        if not active:
+            return {}
+        decoded = self.networks[f"decode_{space}"](torch.cat([*active.values()]))
+        parts = decoded.split([len(latent) for latent in active.values()])
+        return dict(zip(active, parts, strict=True))
+
+    def _pass(self, start: str, end: str, rows: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            decoded: torch.Tensor = self.networks["decode_w"](
-                self.networks["encode_a"](descriptors)
-            )
+            latent = self.networks[f"encode_{start}"](rows)
+            decoded: torch.Tensor = self.networks[f"decode_{end}"](latent)
         return decoded
 
 
@@ -170,25 +161,29 @@ def train(
     max_epochs: int,
     stop: Callable[[list[float]], bool],
     progress: Progress | None = None,
+    watch: Callable[[], Mapping[str, float]] | None = None,
 ) -> dict[str, list[float]]:
     """Train with Adam until the stop says so; return each term's mean over an epoch's batches.
 
-    The entry ``loss`` is the weighted sum, the value that the stop looks at.
+    The entry ``loss`` is the weighted sum, the value that the stop looks at. What ``watch``
+    returns after each epoch is only recorded.
     """
-    optimizer = torch.optim.Adam(model.active_parameters(), lr=learning_rate, fused=True)
-    history: dict[str, list[float]] = {"loss": [], **{term: [] for term in model.losses}}
+    optimizer = BlockwiseAdam(model.trained_layers(), learning_rate=learning_rate)
+    names = ["loss", *model.losses]
+    history: dict[str, list[float]] = {name: [] for name in names}
     weights = torch.tensor(list(model.losses.values()), device=model.targets.device)
     for epoch, batches in enumerate(epochs, start=1):
-        sums = torch.zeros(len(history), device=model.targets.device, dtype=torch.float64)
+        sums = torch.zeros(len(names), device=model.targets.device, dtype=torch.float64)
         for rows in batches:
-            optimizer.zero_grad(set_to_none=True)
             terms = torch.stack(list(model.terms(rows).values()))
             loss = terms @ weights
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             sums += torch.cat([loss.detach()[None], terms.detach()])
-        for term, value in zip(history, (sums / len(batches)).tolist(), strict=True):
-            history[term].append(value)
+        for name, value in zip(names, (sums / len(batches)).tolist(), strict=True):
+            history[name].append(value)
+        for name, value in (watch() if watch else {}).items():
+            history.setdefault(name, []).append(value)
         if not math.isfinite(history["loss"][-1]):
             raise IcisError(
                 f"the loss became {history['loss'][-1]} in epoch {epoch}: lower the learning rate"
@@ -210,14 +205,19 @@ def fit_injection(
     seed: int,
     device: str,
     progress: Progress | None,
+    subspace: Subspace | None = None,
 ) -> Injection:
     """Train on a problem and append the predicted rows below the seen head's."""
-    targets = problem.seen_head.joined().to(device)
-    seen, unseen = problem.seen_descriptors.to(device), problem.unseen_descriptors.to(device)
+    targets = problem.known_head.joined().to(device)
+    seen, unseen = problem.known_descriptors.to(device), problem.unseen_descriptors.to(device)
     rows = torch.cat([seen, unseen]) if use_unseen else seen
     dims = {"a": seen.shape[1], "w": targets.shape[1]}
     networks = build_networks(dims, hidden=method.hidden, depth=depth, seed=seed).to(device)
-    model = Reconstruction(networks, rows, targets, losses, DISTANCES[method.distance])
+    if subspace is not None:
+        subspace = subspace.to(device)
+    row_loss = DISTANCES[method.distance]
+    model = Reconstruction(networks, rows, targets, losses, row_loss, subspace)
+    truth = None if problem.truth is None else problem.truth.joined().to(device)
     assert method.batch_size is not None, "resolve() fills in the data set's batch size"
     history = train(
         model,
@@ -226,6 +226,11 @@ def fit_injection(
         max_epochs=method.max_epochs,
         stop=SlopeStop(method.threshold),
         progress=progress,
+        watch=None if truth is None else lambda: model.held_out(unseen, truth),
     )
     predicted = Head.from_joined(model.predict(unseen).cpu(), problem.unseen_classes)
-    return Injection(problem.seen_head.append(predicted), history=history)
+    return Injection(
+        problem.seen_head.append(predicted),
+        history=history,
+        seen_predictions=model.predict(seen).cpu(),
+    )

@@ -8,10 +8,8 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from icis.methods.base import Injection, InjectionProblem, Progress
-from icis.methods.training import TrainedMethod
+from icis.methods.training import TrainedMethod, Weight
 from icis.schema import Strict
-
-Weight = Annotated[float, Field(ge=0)]
 
 
 class LossWeights(Strict):
@@ -37,6 +35,9 @@ class Icis(TrainedMethod):
     """Whether the unseen classes' descriptors take part in the a2a term."""
     depth: Annotated[int, Field(ge=2, le=4)] = 2
     """2: one layer each; 3: decoders through 1000 units; 4: encoders of two layers as well."""
+    subspace: Weight = 0.0
+    """Of the distance between the predictions for a batch, its unseen rows included, and the span
+    of the known [weight, bias] (Frobenius norm). ICIS + Sub.Reg. as published: 1e-3."""
 
     @model_validator(mode="after")
     def _check(self) -> Icis:
@@ -57,8 +58,14 @@ class Icis(TrainedMethod):
     ) -> Injection:
         """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
         from icis.methods.encoders import fit_injection
+        from icis.methods.subspace import span
 
         active = {key: value for key, value in self.losses.model_dump().items() if value > 0}
+        subspace = None
+        if self.subspace > 0:
+            active["subspace"] = self.subspace
+            targets = problem.known_head.joined()
+            subspace = span(targets, over="batch", instead="set subspace: 0")
         return fit_injection(
             problem,
             self,
@@ -68,4 +75,5 @@ class Icis(TrainedMethod):
             seed=seed,
             device=device,
             progress=progress,
+            subspace=subspace,
         )

@@ -10,6 +10,9 @@ from icis.methods.base import Method
 
 SLOPE_THRESHOLDS = {"cosine": 2e-3, "l2": 2e-6}
 
+Weight = Annotated[float, Field(ge=0)]
+"""Weight of a loss term; 0 leaves it out."""
+
 
 class TrainedMethod(Method):
     """Hyperparameters of the training loop; the defaults are the paper's."""

@@ -2,63 +2,211 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from icis import layout
-from icis.artifacts import git_commit, provenance, read_metadata, write_table
+from icis.artifacts import git_commit, provenance, read_metadata, write_table, write_text
+from icis.calibration import best_offset, thin
 from icis.errors import IcisError
-from icis.evaluation import accuracy, evaluate
-from icis.features import load_features
+from icis.evaluation import Evaluation, accuracy, examine
+from icis.features import Features, load_features
+from icis.heads import Head
+from icis.metrics import LabelledFeatures
 from icis.plan import Cell, Plan
-from icis.scorers import load_scorers
-from icis.seen_heads import load_seen_head
+from icis.scorers import Scorer, load_scorers
+from icis.seen_heads import ANY_SEED, load_seen_head
 from icis.stages.common import pick_device
 from icis.stages.inject import load_manifest
 
+CURVE = {"seed": pl.Int64, "offset": pl.Float64, "seen": pl.Float64, "unseen": pl.Float64}
+CLASS = {
+    "seed": pl.Int64, "class": pl.String, "seen": pl.Boolean, "accuracy": pl.Float64,
+    "zsl": pl.Float64,
+}  # fmt: skip
+FAILED = "failed"
+MetricRow = tuple[int, str, float, str | None]
+"""Seed, metric, value and, where it failed, why."""
+
 
 def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
-    """Write the cell's metrics: a row a (seed, metric)."""
+    """Write the cell's metrics (a row a (seed, metric)), curves and accuracies of single classes.
+
+    A seed that failed, here or in injection, has the metric ``failed`` alone; why stands in the
+    metadata.
+    """
     device = pick_device(device)
     manifest_path = layout.injection(plan.experiment.name, *cell.key)
-    features_path = layout.features(cell.dataset, cell.backbone)
     try:
         manifest = load_manifest(manifest_path)
     except IcisError:
         manifest_path.unlink(missing_ok=True)  # the next run makes the damaged heads anew
         raise
-    features = load_features(features_path)
+    images = _Images(plan, cell)
     heads_path = layout.seen_heads(*cell.key[:3])
     training = read_metadata(heads_path)["training"]
-    test_seen, test_unseen = features.split("test_seen"), features.split("test_unseen")
-    rows = []
+    offset = _offset(manifest, manifest_path.parent, images.trainval, device)
+    failed = dict(manifest["failed"])
+    rows: list[MetricRow] = []
+    curves, classes = [], []
     for seed, entry in manifest["seeds"].items():
-        scorers, about = load_scorers(manifest_path.parent / entry["file"])
-        joint = scorers["joint"]
-        unseen = scorers.get("unseen") or joint.restrict(tuple(about["unseen_classes"]))
-        metrics = evaluate(
-            joint, unseen, test_seen=test_seen, test_unseen=test_unseen, device=device
-        )
-        metrics["epochs"] = float(about["epochs"])
         seen_head = load_seen_head(heads_path, int(seed))
+        try:
+            found, metrics = _seed(entry, manifest_path.parent, images, seen_head, offset, device)
+        except IcisError as error:
+            traceback.print_exception(error)
+            log = layout.log(plan.experiment.name, "evaluate", *cell.key)
+            failed[seed] = {"reason": f"seed {seed}: {error}", "log": str(log)}
+            continue
+        epoch = training.get(seed, training.get(ANY_SEED, {})).get("epoch")
+        metrics |= {} if epoch is None else {"seen_epoch": float(epoch)}
+        metrics |= manifest["held_out"].get(seed, {}).get("diagnostics", {})
+        metrics |= entry["diagnostics"]
+        rows += [(int(seed), name, value, None) for name, value in metrics.items()]
+        label = pl.lit(int(seed), dtype=pl.Int64).alias("seed")
+        classes.append(found.classes.select(label, pl.all()))
+        if found.curve is not None:
+            curves.append(thin(found.curve).select(label, pl.all()))
+    for seed, each in failed.items():
+        rows.append((int(seed), FAILED, 1.0, f"{each['reason']} (log: {each['log']})"))
+    metadata = _metadata(plan, cell, manifest, images)
+    _write(plan, cell, rows, curves, classes, metadata)
+
+
+class _Images:
+    """The features that a cell is judged on."""
+
+    def __init__(self, plan: Plan, cell: Cell) -> None:
+        self.path = layout.features(cell.dataset, cell.backbone)
+        self.inputs = {"features": self.path}
+        self.features = load_features(self.path)
+        self.test_unseen = self.features.split("test_unseen")
+        self.test_seen: LabelledFeatures | None = None
+        self.trainval: LabelledFeatures | None = None
+        name = plan.test_dataset(cell)
+        if name is None:
+            return
+        source: Features = self.features
+        if name != cell.dataset:
+            self.inputs["test_seen"] = layout.features(name, cell.backbone)
+            source = load_features(self.inputs["test_seen"])
+        self.test_seen = source.split("test_seen")
+        if "trainval" in source.rows["split"]:
+            self.trainval = source.split("trainval")
+
+
+def _seed(
+    entry: dict[str, Any],
+    folder: Path,
+    images: _Images,
+    seen_head: Head,
+    offset: float | None,
+    device: str,
+) -> tuple[Evaluation, dict[str, float]]:
+    scorers, about = load_scorers(folder / entry["file"])
+    joint = scorers["joint"]
+    unseen = tuple(about["unseen_classes"])
+    test_seen = images.test_seen
+    if test_seen is not None:  # a given head may lack some of their classes
+        test_seen = test_seen.of_classes(set(joint.classes) - set(unseen))
+    found = examine(
+        joint,
+        scorers.get("unseen") or unseen,
+        test_seen=test_seen,
+        test_unseen=images.test_unseen,
+        offset=offset,
+        device=device,
+    )
+    metrics = {**found.metrics, "epochs": float(about["epochs"])}
+    metrics["known_classes"] = float(about["known_classes"])
+    if test_seen is not None:
         metrics["seen_accuracy"] = accuracy(seen_head, test_seen, device=device)
-        metrics["seen_epoch"] = float(training[seed]["epoch"])
-        rows += [(int(seed), name, value) for name, value in metrics.items()]
-    frame = pl.DataFrame(rows, schema=["seed", "metric", "value"], orient="row")
-    metadata = provenance(
+    return found, metrics | _norms(joint, unseen)
+
+
+def _norms(joint: Scorer, unseen: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean norm of the predicted rows over that of the seen ones, biases included."""
+    if not isinstance(joint, Head):
+        return {}
+    norms = joint.joined().double().norm(dim=1)
+    novel = [name in set(unseen) for name in joint.classes]
+    seen = [not each for each in novel]
+    return {"norm_ratio": float(norms[novel].mean() / norms[seen].mean())}
+
+
+def _offset(
+    manifest: dict[str, Any], folder: Path, trainval: LabelledFeatures | None, device: str
+) -> float | None:
+    """Return the offset of calibrated stacking, from runs with held-out classes.
+
+    It maximises H on trainval images, the held-out classes playing the unseen ones; the mean over
+    the seeds that were run so. No image of an unseen class and no test image is looked at.
+    """
+    found = []
+    for entry in manifest["held_out"].values():
+        if trainval is None:
+            break
+        scorers, about = load_scorers(folder / entry["file"])
+        joint, novel = scorers["joint"], tuple(about["unseen_classes"])
+        pseudo_unseen = trainval.of_classes(novel)
+        pseudo_seen = trainval.of_classes(set(joint.classes) - set(novel))
+        if not (pseudo_unseen.classes and pseudo_seen.classes):
+            continue
+        judged = examine(
+            joint, novel, test_seen=pseudo_seen, test_unseen=pseudo_unseen, device=device
+        )
+        assert judged.curve is not None
+        found.append(best_offset(judged.curve))
+    return sum(found) / len(found) if found else None
+
+
+def _metadata(
+    plan: Plan,
+    cell: Cell,
+    manifest: dict[str, Any],
+    images: _Images,
+) -> dict[str, Any]:
+    heads = layout.seen_heads(*cell.key[:3])
+    injection = layout.injection(plan.experiment.name, *cell.key)
+    return provenance(
         "cell",
         fingerprint=plan.evaluation_fingerprint(cell),
-        inputs={"features": features_path, "seen heads": heads_path, "injection": manifest_path},
-        sources={**features.metadata["sources"], **manifest["sources"]},
-        split_version=features.metadata["split_version"],
+        inputs={**images.inputs, "seen heads": heads, "injection": injection},
+        sources={**images.features.metadata["sources"], **manifest["sources"]},
+        split_version=images.features.metadata["split_version"],
         device=manifest["device"],
         git_commit=git_commit(Path()),
         cell=cell.id,
         configuration=cell.identity,
         display=cell.method.name or cell.stem,
         selection=manifest["selection"],
-        n_seen=len(features.classes.seen),
+        n_seen=cell.n_seen or len(load_seen_head(heads, plan.seeds[cell.key][0]).classes),
         heads={seed: entry["sha256"] for seed, entry in manifest["seeds"].items()},
     )
-    write_table(layout.cell_metrics(plan.experiment.name, *cell.key), frame, metadata)
+
+
+def _write(
+    plan: Plan,
+    cell: Cell,
+    rows: list[MetricRow],
+    curves: list[pl.DataFrame],
+    classes: list[pl.DataFrame],
+    metadata: dict[str, Any],
+) -> None:
+    name = plan.experiment.name
+    about = {"artifact": "details", "cell": cell.id}
+    mark = layout.failed(name, *cell.key)
+    if any(row[1] == FAILED for row in rows):
+        write_text(mark, "")  # by which the next run knows to try again
+    else:
+        mark.unlink(missing_ok=True)
+    curve = pl.concat([pl.DataFrame(schema=CURVE), *curves])
+    write_table(layout.curves(name, *cell.key), curve, about)
+    each_class = pl.concat([pl.DataFrame(schema=CLASS), *classes])
+    write_table(layout.classes(name, *cell.key), each_class, about)
+    types = {"seed": pl.Int64, "metric": pl.String, "value": pl.Float64, "problem": pl.String}
+    frame = pl.DataFrame(rows, schema=types, orient="row")
+    write_table(layout.cell_metrics(name, *cell.key), frame, metadata)  # last: it says all is done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,88 +20,140 @@ from icis.artifacts import (
     write_json,
     write_table,
 )
-from icis.datasets.descriptors import load_descriptors
 from icis.errors import IcisError
+from icis.inputs import input_files
 from icis.methods import Injection, InjectionProblem
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
-from icis.seen_heads import load_seen_head
+from icis.selection import held_out_cosine
 from icis.stages.common import device_name, epochs_bar, only_one, pick_device
+from icis.stages.problems import held_out_problem, load_problem
+
+HELD_OUT = "held-out-"
 
 
 def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
     """Write ``seed-<n>.safetensors`` and its history for each seed, then the manifest.
 
     A seed that is there already, made from the same inputs by the same settings and code, stays.
+    So do the runs with held-out classes, ``held-out-<n>``. A seed whose method fails stands in
+    the manifest with the reason; the others go on.
     """
     device = pick_device(device)
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which are slow
-    heads = layout.seen_heads(*cell.key[:3])
-    described = layout.descriptors(cell.dataset, cell.descriptor)
+    inputs = input_files(cell)
     manifest = layout.injection(plan.experiment.name, *cell.key)
-    fingerprint = plan.injection_fingerprint(cell)
-    about = read_metadata(heads)
-    files: dict[str, Any] = {}
+    about = read_metadata(inputs["seen heads"])
     with only_one(manifest):
-        for seed in tqdm(plan.seeds[cell.key], desc=cell.stem, unit="seed", disable=None):
-            problem = load_problem(heads, described, seed)
-            key = canonical_hash([fingerprint, problem.seen_head.digest(), file_sha256(described)])
-            path = manifest.parent / f"seed-{seed}.safetensors"
-            if not _is_done(path, key):
-                _inject(cell, problem, seed, device, path, key)
-            files[str(seed)] = {"file": path.name, "sha256": file_sha256(path)}
-        _remove_others(manifest.parent, files)
+        made = _Maker(plan, cell, device).run()
+        _remove_others(manifest.parent, made)
+        sources = dict(about["sources"])
+        for key in inputs.keys() - {"seen heads"}:
+            sources |= read_metadata(inputs[key])["sources"]
         metadata = provenance(
             "injection",
-            fingerprint=fingerprint,
-            inputs={"seen heads": heads, "descriptors": described},
-            sources={**about["sources"], **read_metadata(described)["sources"]},
+            fingerprint=plan.injection_fingerprint(cell),
+            inputs=inputs,
+            sources=sources,
             device=device_name(device),
             split_version=about["split_version"],
-            seeds=files,
             selection=_selection(cell, about),
+            **made,
         )
         write_json(manifest, metadata)
 
 
-def load_problem(heads: Path, described: Path, seed: int) -> InjectionProblem:
-    """Return the method's whole input, the descriptors in the order of the head's rows."""
-    head = load_seen_head(heads, seed)
-    descriptors = load_descriptors(described)
-    if head.classes != descriptors.classes.seen:
-        raise IcisError(f"{heads} and {described} name other seen classes: make both anew")
-    return InjectionProblem(
-        head,
-        torch.from_numpy(descriptors.rows(seen=True)),
-        torch.from_numpy(descriptors.rows(seen=False)),
-        descriptors.classes.unseen,
-    )
+class _Maker:
+    """Makes all heads of a cell that are not there yet."""
+
+    def __init__(self, plan: Plan, cell: Cell, device: str) -> None:
+        self.plan, self.cell, self.device = plan, cell, device
+        self.folder = layout.cell(plan.experiment.name, *cell.key)
+        self.inputs = input_files(cell)
+        described = sorted(self.inputs.keys() - {"seen heads"})
+        self.described = [file_sha256(self.inputs[key]) for key in described]
+        self.fingerprint = plan.seed_fingerprint(cell)
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """Return the entries of the manifest: seeds, held_out and failed, each by seed."""
+        made: dict[str, dict[str, Any]] = {"seeds": {}, "held_out": {}, "failed": {}}
+        held_out = self.plan.experiment.held_out
+        for number, seed in enumerate(
+            tqdm(self.plan.seeds[self.cell.key], desc=self.cell.stem, unit="seed", disable=None)
+        ):
+            try:
+                problem = self._problem(seed)
+                made["seeds"][str(seed)] = self._make(problem, seed, f"seed-{seed}")
+            except Exception as error:  # one row must not take the table with it
+                made["failed"][str(seed)] = self._failure(error, seed)
+                continue
+            if held_out.part and number < held_out.seeds and self.cell.n_seen is None:
+                try:
+                    reduced = held_out_problem(problem, held_out.part, seed)
+                    entry = self._make(reduced, seed, f"{HELD_OUT}{seed}")
+                    made["held_out"][str(seed)] = entry
+                except IcisError as error:  # diagnostics only: the cell has its numbers
+                    tqdm.write(f"seed {seed}: no diagnostics on held-out classes: {error}")
+        return made
+
+    def _problem(self, seed: int) -> InjectionProblem:
+        return load_problem(
+            self.inputs["seen heads"],
+            self.inputs["descriptors"],
+            seed,
+            head_described=self.inputs.get("head descriptors"),
+            n_seen=self.cell.n_seen,
+        )
+
+    def _failure(self, error: Exception, seed: int) -> dict[str, str]:
+        traceback.print_exception(error)
+        log = layout.log(self.plan.experiment.name, "inject", *self.cell.key)
+        known = isinstance(error, IcisError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        return {"reason": f"seed {seed}: {reason}", "log": str(log)}
+
+    def _make(self, problem: InjectionProblem, seed: int, name: str) -> dict[str, Any]:
+        held = problem.truth is not None
+        told = [self.fingerprint, problem.seen_head.digest(), self.described]
+        key = canonical_hash([*told, list(problem.unseen_classes)] if held else told)
+        path = self.folder / f"{name}.safetensors"
+        if not _is_done(path, key):
+            self._inject(problem, seed, path, key)
+        _, about = load_scorers(path)
+        return {"file": path.name, "sha256": file_sha256(path), "diagnostics": about["diagnostics"]}
+
+    def _inject(self, problem: InjectionProblem, seed: int, path: Path, key: str) -> None:
+        method = self.cell.method
+        with epochs_bar(path.stem, getattr(method, "max_epochs", 0)) as progress:
+            injection = method.inject(problem, seed=seed, device=self.device, progress=progress)
+        write_table(layout.history(path), history_frame(injection, seed), {"key": key})
+        scorers: dict[str, Scorer] = {"joint": injection.joint}
+        if injection.unseen is not None:
+            scorers["unseen"] = injection.unseen
+        metadata = {
+            "key": key,
+            "seed": seed,
+            "cell": self.cell.id,
+            "epochs": injection.epochs,
+            "configuration": self.cell.identity,
+            "seen_classes": list(problem.seen_head.classes),
+            "known_classes": len(problem.known_head.classes),
+            "unseen_classes": list(problem.unseen_classes),
+            "diagnostics": diagnostics(injection, problem),
+        }
+        save_scorers(path, scorers, metadata)
 
 
-def _inject(
-    cell: Cell, problem: InjectionProblem, seed: int, device: str, path: Path, key: str
-) -> None:
-    with epochs_bar(f"seed {seed}", getattr(cell.method, "max_epochs", 0)) as progress:
-        injection = cell.method.fit(problem, seed=seed, device=device, progress=progress)
-    write_table(_history_path(path), history_frame(injection, seed), {"key": key})
-    scorers: dict[str, Scorer] = {"joint": injection.joint}
-    if injection.unseen is not None:
-        scorers["unseen"] = injection.unseen
-    metadata = {
-        "key": key,
-        "seed": seed,
-        "cell": cell.id,
-        "epochs": injection.epochs,
-        "configuration": cell.identity,
-        "seen_classes": list(problem.seen_head.classes),
-        "unseen_classes": list(problem.unseen_classes),
-    }
-    save_scorers(path, scorers, metadata)
-
-
-def _history_path(head: Path) -> Path:
-    return head.with_suffix(".history.parquet")
+def diagnostics(injection: Injection, problem: InjectionProblem) -> dict[str, float]:
+    """Return what the training and, with held-out classes, their true rows tell of a method."""
+    terms = {"train_loss": "loss", "held_out_loss": "held_out", "held_out_w2a": "held_out_w2a"}
+    last = {name: injection.history.get(term, []) for name, term in terms.items()}
+    found = {name: values[-1] for name, values in last.items() if values}
+    if problem.truth is not None:
+        cosine = held_out_cosine(injection, problem)
+        found |= {} if cosine is None else {"held_out_cosine": cosine}
+    return found
 
 
 def history_frame(injection: Injection, seed: int) -> pl.DataFrame:
@@ -118,18 +171,18 @@ def history_frame(injection: Injection, seed: int) -> pl.DataFrame:
 def _is_done(path: Path, key: str) -> bool:
     try:
         _, metadata = load_scorers(path)
-        read_frame(_history_path(path))
+        read_frame(layout.history(path))
         return bool(metadata["key"] == key)
     except IcisError:  # absent or damaged: made again
         return False
 
 
-def _remove_others(folder: Path, files: dict[str, Any]) -> None:
-    wanted = {each["file"] for each in files.values()}
-    for path in folder.glob("seed-*.safetensors"):
+def _remove_others(folder: Path, made: dict[str, dict[str, Any]]) -> None:
+    wanted = {each["file"] for kind in ("seeds", "held_out") for each in made[kind].values()}
+    for path in folder.glob("*.safetensors"):
         if path.name not in wanted:
             path.unlink()
-            _history_path(path).unlink(missing_ok=True)
+            layout.history(path).unlink(missing_ok=True)
 
 
 def _selection(cell: Cell, heads: dict[str, Any]) -> str:
@@ -146,7 +199,7 @@ def load_manifest(path: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise IcisError(f"{path} cannot be read: {error}") from error
-    for each in manifest["seeds"].values():
+    for each in (*manifest["seeds"].values(), *manifest["held_out"].values()):
         if file_sha256(path.parent / each["file"]) != each["sha256"]:
             raise IcisError(
                 f"{path.parent / each['file']} is damaged: it does not have the checksum of its "

@@ -1,0 +1,34 @@
+"""The typed model of an experiment file; ``params.yaml`` is one."""
+
+from icis.config.datasets import (
+    AnyDataset,
+    Dataset,
+    DescriptorSource,
+    DrawnDataset,
+    ImagesDataset,
+    Xlsa17Dataset,
+)
+from icis.config.experiment import Experiment, Figure, HeldOut, Table
+from icis.config.models import AnyHead, Backbone, GivenHead, SeenHead, Training, Transform
+from icis.config.reading import parse_experiment, read_experiment
+
+__all__ = [
+    "AnyDataset",
+    "AnyHead",
+    "Backbone",
+    "Dataset",
+    "DescriptorSource",
+    "DrawnDataset",
+    "Experiment",
+    "Figure",
+    "GivenHead",
+    "HeldOut",
+    "ImagesDataset",
+    "SeenHead",
+    "Table",
+    "Training",
+    "Transform",
+    "Xlsa17Dataset",
+    "parse_experiment",
+    "read_experiment",
+]

@@ -1,0 +1,56 @@
+"""Encoders and decoders of descriptors and classifier weights, and the losses of their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from icis.methods.blockwise import Linear
+from icis.seeding import derive_seed
+
+INITIAL_STD = 0.02
+DEEP_UNITS = 1000
+COSINE_EPS = 1e-8
+
+RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return 1 - cosine of each row, [N]."""
+    return 1 - functional.cosine_similarity(prediction, target, dim=1, eps=COSINE_EPS)
+
+
+def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the squared error of each row, averaged over its components, [N]."""
+    return (prediction - target).square().mean(dim=1)
+
+
+DISTANCES: dict[str, RowLoss] = {"cosine": cosine_distance, "l2": squared_error}
+
+
+def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: int) -> nn.ModuleDict:
+    """Return encoders and decoders of descriptors (a) and classifier weights (w).
+
+    Weights are N(0, 0.02²), biases 0. Each network has a random stream of its own, so that a
+    variant without some of them starts the others from the same values.
+    """
+    networks = nn.ModuleDict()
+    for space, dim in dims.items():
+        encoder: list[nn.Module] = [Linear(dim, hidden), nn.ReLU()]
+        if depth == 4:
+            encoder += [Linear(hidden, hidden), nn.ReLU()]
+        decoder: list[nn.Module] = [Linear(hidden, dim)]
+        if depth >= 3:
+            decoder = [Linear(hidden, DEEP_UNITS), nn.ReLU(), Linear(DEEP_UNITS, dim)]
+        networks[f"encode_{space}"] = nn.Sequential(*encoder)
+        networks[f"decode_{space}"] = nn.Sequential(*decoder)
+    for name, network in networks.items():
+        generator = torch.Generator().manual_seed(derive_seed("initial weights", name, seed))
+        for layer in network.modules():
+            if isinstance(layer, Linear):
+                nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
+                nn.init.zeros_(layer.bias)
+    return networks

@@ -1,0 +1,122 @@
+"""Compare methods without images: cross-validation over the seen classes (icis.selection)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import typer
+from tabulate import tabulate
+from tqdm import tqdm
+
+from icis.artifacts import write_text
+from icis.errors import IcisError
+from icis.inputs import input_files
+from icis.methods import InjectionProblem, Method
+from icis.plan import Cell, Plan
+from icis.references import no_such
+from icis.selection import (
+    MEASURES,
+    Selected,
+    check_criterion,
+    choose,
+    compare,
+    summaries,
+)
+from icis.stages.common import pick_device
+from icis.stages.problems import load_problem
+
+DIGITS = {"pseudo_accuracy": 1, "retrieval": 1}
+
+
+def run(
+    plan: Plan,
+    dataset: str,
+    backbone: str,
+    head: str,
+    descriptor: str,
+    methods: Sequence[str] = (),
+    *,
+    folds: int = 5,
+    seeds: Sequence[int] = (),
+    criterion: str = "pseudo_accuracy",
+    device: str = "auto",
+    output: Path | None = None,
+) -> Selected:
+    """Cross-validate methods of the experiment file (by default all), and print their criteria.
+
+    Reads the seen heads and descriptors on disk, one head a seed (by default all seeds of the
+    experiment's cells there), and no image. ``output`` is a .csv for the values of all folds.
+    """
+    check_criterion(criterion)
+    if output is not None and output.suffix != ".csv":
+        raise IcisError(f"{output}: the values of all folds are written as .csv")
+    candidates = _candidates(plan, dataset, methods)
+    cells = _cells(plan, (dataset, backbone, head, descriptor))
+    chosen = seeds or sorted({seed for cell in cells for seed in plan.seeds[cell.key]})
+    problems = {seed: _problem(cells[0], seed) for seed in chosen}
+    device = pick_device(device)
+    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which are slow
+    total = len(candidates) * len(problems) * folds
+    with tqdm(total=total, desc="cross-validation", unit="fold", disable=None, leave=False) as bar:
+        frame = compare(problems, candidates, folds=folds, device=device, progress=bar.update)
+    if output is not None:
+        write_text(output, frame.write_csv())
+    selected = choose(frame, criterion)
+    typer.echo(report(selected))
+    return selected
+
+
+def _candidates(plan: Plan, dataset: str, keys: Sequence[str]) -> dict[str, Method]:
+    known = plan.experiment.methods
+    batch_size = plan.dataset(dataset).batch_size
+    for key in keys:
+        if key not in known:
+            raise IcisError(no_such("method", key, known))
+    return {key: known[key].resolve(batch_size=batch_size) for key in keys or known}
+
+
+def _cells(plan: Plan, place: tuple[str, str, str, str]) -> list[Cell]:
+    cells = [cell for cell in plan.cells.values() if cell.key[:4] == place]
+    if not cells:
+        known = {"/".join(cell.key[:4]): None for cell in plan.cells.values()}
+        raise IcisError(no_such("table with", "/".join(place), known))
+    return cells
+
+
+def _problem(cell: Cell, seed: int) -> InjectionProblem:
+    inputs = input_files(cell)
+    return load_problem(
+        inputs["seen heads"],
+        inputs["descriptors"],
+        seed,
+        head_described=inputs.get("head descriptors"),
+    )
+
+
+def report(selected: Selected) -> str:
+    """Return the criteria of all candidates as a plain table, and the choice."""
+    frame = selected.frame
+    found = {name: summaries(frame, name) for name in MEASURES}
+    rows = [
+        [name, *(_cell(found[measure].get(name), DIGITS.get(measure, 3)) for measure in MEASURES)]
+        for name in selected.means
+    ]
+    table = tabulate(rows, ["method", *MEASURES], disable_numparse=True)
+    folds, seeds = frame["fold"].n_unique(), frame["seed"].n_unique()
+    others = [name for name in selected.within if name != selected.best]
+    near = f"; within one standard error of it: {', '.join(others)}" if others else ""
+    return (
+        f"{table}\n\n"
+        f"Best by {selected.criterion}: {selected.best}{near}.\n"
+        f"Means ± standard errors over {folds} folds of the seen classes x {seeds} seeds; no image "
+        "and no unseen class took part. These are criteria to rank methods by, not accuracies."
+    )
+
+
+def _cell(summary: tuple[float, float | None] | None, digits: int) -> str:
+    if summary is None:
+        return ""
+    mean, error = summary
+    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
