@@ -65,7 +65,10 @@ def curves(plan: Plan, table: ResultTable) -> pl.DataFrame:
 
 
 def classes(plan: Plan, table: ResultTable) -> pl.DataFrame:
-    """Return single classes' accuracies of a table: group, stem, seed, class, seen, accuracy, zsl."""
+    """Return the accuracies of single classes in a table.
+
+    Columns: group, stem, seed, class, seen, accuracy, zsl.
+    """
     types: dict[str, Any] = {"class": pl.String, "seen": pl.Boolean}
     return _details(
         plan, table, layout.classes, {**types, "accuracy": pl.Float64, "zsl": pl.Float64}

@@ -150,10 +150,16 @@ def train_head(
     device: Device = "auto",
 ) -> None:
     """Train the seen heads, one a seed."""
+    use_threads(threads)
+    plan = load_plan(config)
+    if plan.head(dataset, head).kind == "given":
+        from icis.stages import import_head
+
+        import_head.run(plan, dataset, backbone, head)
+        return
     from icis.stages import train_head
 
-    use_threads(threads)
-    train_head.run(load_plan(config), dataset, backbone, head, device=device)
+    train_head.run(plan, dataset, backbone, head, device=device)
 
 
 @app.command(rich_help_panel=STAGES)

@@ -29,9 +29,11 @@ MEANINGS = {
     "classes",
     "norm_ratio": "mean norm of the predicted rows over that of the seen rows, biases included",
     "train_loss": "loss of the method's last epoch",
-    "held_out_loss": "the same loss on held-out seen classes",
-    "held_out_cosine": "mean cosine between predicted and true weights of held-out seen classes",
-    "held_out_w2a": "cross-reconstruction loss from held-out classes' weights to their descriptors",
+    "held_out_loss": "the same loss on held-out seen classes (first seed)",
+    "held_out_cosine": "mean cosine between predicted and true weights of held-out seen classes "
+    "(first seed)",
+    "held_out_w2a": "cross-reconstruction loss from held-out classes' weights to their descriptors "
+    "(first seed)",
 }
 CAUTION = (
     "Selected on test images, as in the paper: not comparable with honest selection. "
@@ -127,31 +129,32 @@ def gap_notes(
     ``failures`` are the reason and how many seeds failed, ``left_out`` the key of the optional
     file whose absence leaves a place without result.
     """
-    fewest: dict[Place, int] = {}
+    # a metric that a method or a seed has not is a gap that explains itself
+    most: dict[Place, int] = {}
     for r, row in enumerate(rows):
         for (g, _), summary in row.cells.items():
-            fewest[g, r] = min(fewest.get((g, r), wanted), summary.n if summary else 0)
+            most[g, r] = max(most.get((g, r), 0), summary.n if summary else 0)
     told: dict[tuple[str, int], set[Place]] = {}
     for place, failure in failures.items():
         told.setdefault(failure, set()).add(place)
     for (problem, count), places in told.items():
-        where = _where(places, groups, rows, among=set(fewest))
+        where = _where(places, groups, rows, among=set(most))
         some = f" ({count} of {wanted} seeds)" if count < wanted else ""
         yield f"Failed, {where}{some}: {problem}"
     absent: dict[str, set[Place]] = {}
     for place, key in left_out.items():
         absent.setdefault(key, set()).add(place)
     for key, places in absent.items():
-        where = _where(places, groups, rows, among=set(fewest))
+        where = _where(places, groups, rows, among=set(most))
         yield f"Left out, {where}: the optional file of {key} is not there."
-    lost = {place: failures[place][1] if place in failures else 0 for place in fewest}
-    empty = {place for place, count in fewest.items() if count == 0 and not lost[place]}
+    lost = {place: failures[place][1] if place in failures else 0 for place in most}
+    empty = {place for place, count in most.items() if count == 0 and not lost[place]}
     empty -= set(left_out)
-    short = {place for place, count in fewest.items() if count + lost[place] < wanted}
+    short = {place for place, count in most.items() if count + lost[place] < wanted}
     short -= empty | set(left_out)
     for what, places in (("No result", empty), (f"Fewer than {wanted} seeds", short)):
         if places:
-            where = _where(places, groups, rows, among=set(fewest))
+            where = _where(places, groups, rows, among=set(most))
             yield f"{what} of this configuration: {where}."
 
 

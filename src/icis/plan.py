@@ -248,10 +248,12 @@ class Plan:
 
     def head_fingerprint(self, dataset: str, head: str) -> str:
         """Return the fingerprint of seen heads, whatever their seeds."""
-        settings = self.head(dataset, head).identity()
+        recipe = self.head(dataset, head)
+        settings = recipe.identity()
         for key in ("descriptors", "test_seen", "optional"):
             settings.pop(key, None)
-        return self.fingerprint("train_head", settings)
+        stage = "import_head" if isinstance(recipe, GivenHead) else "train_head"
+        return self.fingerprint(stage, settings)
 
     def head_descriptor_fingerprint(self, head: str, descriptor: str) -> str:
         """Return the fingerprint of the descriptors of a given head's classes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from icis.config import Experiment, GivenHead, Table, Xlsa17Dataset
+from icis.published import blocks, no_such_block
 from icis.schema import suggest
 from icis.slugs import head_slug, variant_slug
 
@@ -35,6 +36,8 @@ def check_references(experiment: Experiment) -> Iterable[str]:
             for each in getattr(table, axis):
                 if each not in known:
                     yield f"{where}.{axis}: {no_such(axis[:-1], each, known)}"
+        if table.published is not None and table.published not in blocks():
+            yield f"{where}.published: {no_such_block(table.published)}"
         if table.reference is not None and table.reference not in table.methods:
             what = f"method of {where}"
             yield f"{where}.reference: {no_such(what, table.reference, table.methods)}"

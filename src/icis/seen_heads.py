@@ -13,7 +13,6 @@ from icis.artifacts import column_vectors, read_table, vector_column
 from icis.errors import IcisError
 from icis.heads import Head
 
-
 ANY_SEED = "any"
 """The seed of a head without randomness, in metadata; null in the column."""
 
@@ -37,5 +36,5 @@ def load_seen_head(path: Path, seed: int) -> Head:
     if not len(table):
         raise IcisError(f"{path} has no head of seed {seed}")
     weight = torch.from_numpy(column_vectors(table["weight"]).copy())
-    bias = torch.from_numpy(np.array(table["bias"], dtype=np.float32))
+    bias = torch.from_numpy(np.array(table["bias"], dtype=np.float32).copy())
     return Head(weight, bias, tuple(table["class"].to_pylist()))

@@ -188,7 +188,8 @@ class Workflow:
         experiment = self.plan.experiment.identity()
         files = [*sorted((PACKAGE / "templates").iterdir()), PACKAGE / "published.yaml"]
         names = [(cell.key, cell.id) for cell in self.plan.table_cells[wildcards.table]]
-        settings = [experiment["tables"][wildcards.table], names, list(experiment["methods"])]
+        absent = [self.plan.left_out.get(key) for key, _ in names]
+        settings = [experiment["tables"][wildcards.table], names, absent]
         return self.plan.fingerprint("tabulate", [settings, *map(file_sha256, files)])
 
     def track_state(self, wildcards: Wildcards) -> str:

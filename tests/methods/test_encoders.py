@@ -1,7 +1,7 @@
-"""ICIS and the MLP against a slow restatement: one row at a time, float64, Adam by hand."""
+"""ICIS and the MLP: against the slow restatement, and as whole methods."""
 
+import dataclasses
 import math
-import statistics
 
 import numpy as np
 import pytest
@@ -12,196 +12,30 @@ from hypothesis import strategies as st
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.methods import Icis, InjectionProblem, Mlp
-from icis.methods.encoders import (
-    DISTANCES,
-    Reconstruction,
-    SlopeStop,
-    build_networks,
-    shuffled_epochs,
-    train,
-)
+from icis.methods.encoders import Reconstruction, shuffled_epochs, train
 from icis.methods.icis import LossWeights
-
-D_DESCRIPTOR, D_FEATURE, HIDDEN, SEEN, UNSEEN, BATCH = 7, 11, 16, 9, 4, 5
-RATE = 1e-3
-ALL = ("a2a", "w2w", "a2w", "w2a")
-
-
-def make_problem(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    head = Head(normal(SEEN, D_FEATURE), normal(SEEN), tuple(f"seen{9 - i}" for i in range(SEEN)))
-    return InjectionProblem(
-        head,
-        normal(SEEN, D_DESCRIPTOR),
-        normal(UNSEEN, D_DESCRIPTOR),
-        tuple(f"new{i}" for i in (3, 0, 2, 1)),
-    )
-
-
-def icis(*, losses=None, **settings_):
-    weights = LossWeights(**(losses or {}))
-    common = {"hidden": HIDDEN, "learning_rate": RATE, "batch_size": BATCH, "max_epochs": 40}
-    return Icis(**{**common, **settings_}, losses=weights)
-
-
-# --- the slow restatement ---------------------------------------------------------------------
-
-
-def slow_cosine_distance(x, y):
-    length_x = torch.sqrt((x * x).sum()).clamp(min=1e-8)
-    length_y = torch.sqrt((y * y).sum()).clamp(min=1e-8)
-    return 1 - (x * y).sum() / (length_x * length_y)
-
-
-def slow_squared_error(x, y):
-    return ((x - y) * (x - y)).sum() / len(x)
-
-
-SLOW_DISTANCES = {"cosine": slow_cosine_distance, "l2": slow_squared_error}
-
-
-def layers_of(networks):
-    """Return {network: [[weight, bias], ...]} in float64, all of them trainable."""
-    found = {}
-    for name, network in networks.items():
-        state = {key: value.double().clone() for key, value in network.state_dict().items()}
-        numbers = sorted({int(key.split(".")[0]) for key in state})
-        found[name] = [
-            [state[f"{n}.weight"].requires_grad_(), state[f"{n}.bias"].requires_grad_()]
-            for n in numbers
-        ]
-    return found
-
-
-def slow_encode(layers, x):
-    for weight, bias in layers:
-        x = torch.clamp(weight @ x + bias, min=0)
-    return x
-
-
-def slow_decode(layers, x):
-    for weight, bias in layers[:-1]:
-        x = torch.clamp(weight @ x + bias, min=0)
-    return layers[-1][0] @ x + layers[-1][1]
-
-
-def slow_terms(networks, descriptors, targets, rows, distance):
-    """Return all four terms; a row without a target takes part with weight 0."""
-    sums = {"a2a": 0.0, "w2w": 0.0, "a2w": 0.0, "w2a": 0.0}
-    seen = 0
-    for row in rows:
-        a = descriptors[row]
-        mask = 1.0 if row < len(targets) else 0.0
-        w = targets[row] if mask else torch.ones(targets.shape[1], dtype=torch.float64)
-        from_a = slow_encode(networks["encode_a"], a)
-        from_w = slow_encode(networks["encode_w"], w)
-        sums["a2a"] = sums["a2a"] + distance(slow_decode(networks["decode_a"], from_a), a)
-        sums["w2w"] = sums["w2w"] + mask * distance(slow_decode(networks["decode_w"], from_w), w)
-        sums["a2w"] = sums["a2w"] + mask * distance(slow_decode(networks["decode_w"], from_a), w)
-        sums["w2a"] = sums["w2a"] + mask * distance(slow_decode(networks["decode_a"], from_w), a)
-        seen += int(mask)
-    return {
-        term: total / (len(rows) if term == "a2a" else max(seen, 1)) for term, total in sums.items()
-    }
-
-
-class SlowAdam:
-    """Adam (Kingma & Ba, 2015, algorithm 1)."""
-
-    def __init__(self, rate):
-        self.rate, self.step_number, self.first, self.second = rate, 0, {}, {}
-
-    def step(self, parameters, gradients):
-        self.step_number += 1
-        t = self.step_number
-        for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
-            if gradient is None:
-                continue
-            m = 0.9 * self.first.get(number, 0.0) + 0.1 * gradient
-            v = 0.999 * self.second.get(number, 0.0) + 0.001 * gradient**2
-            self.first[number], self.second[number] = m, v
-            change = self.rate * (m / (1 - 0.9**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
-            with torch.no_grad():
-                parameter -= change
-
-
-def slow_stop_epoch(losses, threshold):
-    """Return the epoch at which training ends, None if it goes on: the rule, word for word."""
-    in_a_row = 0
-    for epoch in range(22, len(losses) + 1):
-        last_ten = losses[epoch - 10 : epoch]
-        ten_before = losses[epoch - 20 : epoch - 10]
-        slope = -(statistics.fmean(last_ten) - statistics.fmean(ten_before)) / 10
-        in_a_row = in_a_row + 1 if slope < threshold else 0
-        if in_a_row == 5:
-            return epoch
-    return None
-
-
-def slow_train(
-    networks, descriptors, targets, epochs, *, losses, distance, threshold, max_epochs, rate=RATE
-):
-    """Return history and the layers trained."""
-    layers = layers_of(networks)
-    descriptors, targets = descriptors.double(), targets.double()
-    parameters = [tensor for pairs in layers.values() for pair in pairs for tensor in pair]
-    adam, history = SlowAdam(rate), {"loss": [], **{term: [] for term in losses}}
-    for batches in epochs:
-        steps = []
-        for rows in batches:
-            terms = slow_terms(layers, descriptors, targets, rows.tolist(), distance)
-            loss = sum(weight * terms[term] for term, weight in losses.items())
-            adam.step(parameters, torch.autograd.grad(loss, parameters, allow_unused=True))
-            steps.append({"loss": loss.item(), **{term: terms[term].item() for term in losses}})
-        for term, values in history.items():
-            values.append(statistics.fmean(step[term] for step in steps))
-        ended = slow_stop_epoch(history["loss"], threshold) is not None
-        if ended or len(history["loss"]) == max_epochs:
-            break
-    return history, layers
-
-
-def slow_predict(layers, descriptors):
-    rows = [
-        slow_decode(layers["decode_w"], slow_encode(layers["encode_a"], a))
-        for a in descriptors.double()
-    ]
-    return torch.stack(rows).detach()
-
-
-def slow_fit(problem, method, *, losses, use_unseen, depth, seed):
-    """Return history and predicted [weight, bias] of the unseen classes."""
-    targets = torch.cat([problem.seen_head.weight, problem.seen_head.bias[:, None]], dim=1)
-    rows = problem.seen_descriptors
-    if use_unseen:
-        rows = torch.cat([rows, problem.unseen_descriptors])
-    networks = build_networks(
-        {"a": D_DESCRIPTOR, "w": D_FEATURE + 1}, hidden=HIDDEN, depth=depth, seed=seed
-    )
-    history, layers = slow_train(
-        networks,
-        rows,
-        targets,
-        shuffled_epochs(len(rows), method.batch_size, seed),
-        losses=losses,
-        distance=SLOW_DISTANCES[method.distance],
-        threshold=method.threshold,
-        max_epochs=method.max_epochs,
-        rate=method.learning_rate,
-    )
-    return history, slow_predict(layers, problem.unseen_descriptors)
-
-
-def assert_same_course(found, expected):
-    assert found.keys() == expected.keys()
-    for term, values in expected.items():
-        assert len(found[term]) == len(values), "another number of epochs"
-        np.testing.assert_allclose(found[term], values, rtol=0, atol=3e-6, err_msg=term)
-
+from icis.methods.networks import DISTANCES, build_networks
+from tests.methods.slow import (
+    ALL,
+    BATCH,
+    D_DESCRIPTOR,
+    D_FEATURE,
+    HIDDEN,
+    RATE,
+    SEEN,
+    SLOW_DISTANCES,
+    UNSEEN,
+    assert_same_course,
+    icis,
+    layers_of,
+    make_problem,
+    slow_cosine_distance,
+    slow_decode,
+    slow_encode,
+    slow_fit,
+    slow_predict,
+    slow_train,
+)
 
 # --- whole runs -------------------------------------------------------------------------------
 
@@ -322,123 +156,6 @@ def test_row_losses_by_hand(x, y):
     lengths = max(np.linalg.norm(a), 1e-8) * max(np.linalg.norm(b), 1e-8)
     assert float(DISTANCES["cosine"](x, y)) == pytest.approx(1 - a @ b / lengths, abs=1e-5)
     assert float(DISTANCES["l2"](x, y)) == pytest.approx(((a - b) ** 2).mean(), rel=1e-5, abs=1e-6)
-
-
-# --- the slope stop ---------------------------------------------------------------------------
-
-
-def stop_epoch(losses, threshold):
-    stop, so_far = SlopeStop(threshold), []
-    for epoch, loss in enumerate(losses, start=1):
-        so_far.append(loss)
-        if stop(so_far):
-            return epoch
-    return None
-
-
-# multiples of 2⁻¹⁰ have exact sums, so that both sides round alike
-noise = st.lists(st.integers(0, 4096), max_size=90).map(lambda ks: [k / 1024 for k in ks])
-steps = st.lists(st.sampled_from([-64, -16, -2, 0, 0, 0, 1, 40]), max_size=90).map(
-    lambda ks: [4 + float(s) / 1024 for s in np.cumsum(ks)] if ks else []
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(losses=noise | steps, threshold=st.sampled_from([2e-3, 2e-6, 0.0, 0.05]))
-def test_slope_stop_is_the_literal_rule(losses, threshold):
-    assert stop_epoch(losses, threshold) == slow_stop_epoch(losses, threshold)
-
-
-def test_first_possible_stop_is_epoch_26():
-    assert stop_epoch([1.0] * 60, 2e-3) == 26
-    assert stop_epoch([1.0] * 25, 2e-3) is None
-
-
-def test_a_slope_equal_to_the_threshold_goes_on():
-    assert stop_epoch([1.0] * 60, 0.0) is None
-
-
-def test_falling_loss_never_stops():
-    assert stop_epoch([10 - 0.01 * epoch for epoch in range(500)], 2e-3) is None
-
-
-def test_the_counter_starts_anew_after_one_steep_epoch():
-    flat = [1.0] * 25  # epochs 22 to 25 are flat: four in a row
-    steep = [*flat, 0.5]  # slope 0.005 from here until the step leaves both windows
-    assert stop_epoch(flat, 2e-3) is None
-    assert stop_epoch(steep, 2e-3) is None
-    long = [*steep, *[0.5] * 40]
-    found = stop_epoch(long, 2e-3)
-    assert found == slow_stop_epoch(long, 2e-3)
-    assert found > 40
-
-
-# --- initial weights and batches --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("depth", [2, 3, 4])
-def test_initial_weights(depth):
-    networks = build_networks({"a": 300, "w": 500}, hidden=400, depth=depth, seed=1)
-    linear = [m for m in networks.modules() if isinstance(m, torch.nn.Linear)]
-    assert len(linear) == {2: 4, 3: 6, 4: 8}[depth]
-    for layer in linear:
-        weight = layer.weight.detach()
-        assert float(weight.std()) == pytest.approx(0.02, rel=0.02)
-        assert abs(float(weight.mean())) < 3e-4
-        assert float(weight.abs().max()) > 0.07, "not cut off: a normal, not a truncated one"
-        assert not layer.bias.detach().any()
-
-
-@pytest.mark.parametrize(
-    ("depth", "shapes"),
-    [
-        (2, {"encode_a": [(8, 3)], "decode_w": [(5, 8)]}),
-        (3, {"encode_a": [(8, 3)], "decode_w": [(1000, 8), (5, 1000)]}),
-        (4, {"encode_a": [(8, 3), (8, 8)], "decode_w": [(1000, 8), (5, 1000)]}),
-    ],
-)
-def test_layers_of_each_depth(depth, shapes):
-    networks = build_networks({"a": 3, "w": 5}, hidden=8, depth=depth, seed=0)
-    for name, expected in shapes.items():
-        found = [tuple(m.weight.shape) for m in networks[name] if hasattr(m, "weight")]
-        assert found == expected
-
-
-def test_variants_that_share_networks_start_alike():
-    both = build_networks({"a": 3, "w": 5}, hidden=8, depth=2, seed=4).state_dict()
-    alone = build_networks({"a": 3}, hidden=8, depth=2, seed=4).state_dict()
-    deep = build_networks({"a": 3, "w": 5}, hidden=8, depth=3, seed=4).state_dict()
-    assert all(torch.equal(both[key], value) for key, value in alone.items())
-    for key in ("encode_a.0.weight", "encode_w.0.weight"):
-        assert torch.equal(both[key], deep[key])
-    other = build_networks({"a": 3, "w": 5}, hidden=8, depth=2, seed=5).state_dict()
-    assert not torch.equal(both["encode_a.0.weight"], other["encode_a.0.weight"])
-
-
-def test_networks_of_one_shape_start_apart():
-    state = build_networks({"a": 6, "w": 6}, hidden=6, depth=2, seed=0).state_dict()
-    weights = [value for key, value in state.items() if key.endswith("weight")]
-    for number, weight in enumerate(weights):
-        assert not any(torch.equal(weight, other) for other in weights[:number])
-
-
-@settings(deadline=None)
-@given(rows=st.integers(1, 40), batch=st.integers(1, 12), seed=st.integers(0, 3))
-def test_every_epoch_holds_every_row_once(rows, batch, seed):
-    epochs = shuffled_epochs(rows, batch, seed)
-    for _ in range(3):
-        batches = next(epochs)
-        assert sorted(torch.cat(batches).tolist()) == list(range(rows))
-        assert [len(each) for each in batches[:-1]] == [batch] * (len(batches) - 1)
-        assert len(batches) == math.ceil(rows / batch)
-
-
-def test_epochs_are_reshuffled():
-    epochs = shuffled_epochs(30, 7, 0)
-    orders = [torch.cat(next(epochs)).tolist() for _ in range(4)]
-    assert len({tuple(order) for order in orders}) == 4
-    assert torch.cat(next(shuffled_epochs(30, 7, 0))).tolist() == orders[0]
-    assert torch.cat(next(shuffled_epochs(30, 7, 1))).tolist() != orders[0]
 
 
 # --- defaults ---------------------------------------------------------------------------------
@@ -567,3 +284,77 @@ def test_a_problem_that_does_not_fit_together_is_refused(changes, message):
     parts = {**vars(make_problem()), **changes}
     with pytest.raises(IcisError, match=message):
         InjectionProblem(**parts)
+
+
+# --- classes held out to be watched -----------------------------------------------------------
+
+
+def with_truth(problem):
+    generator = torch.Generator().manual_seed(99)
+    weight = torch.randn(UNSEEN, D_FEATURE, generator=generator)
+    bias = torch.randn(UNSEEN, generator=generator)
+    return dataclasses.replace(problem, truth=Head(weight, bias, problem.unseen_classes))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "l2"])
+def test_watching_records_the_losses_of_held_out_classes_and_changes_nothing(distance):
+    plain = make_problem()
+    watched = with_truth(plain)
+    for epochs in (1, 7):
+        method = icis(distance=distance, max_epochs=epochs)
+        one = method.fit(plain, seed=2, device="cpu")
+        other = method.fit(watched, seed=2, device="cpu")
+        assert one.joint.digest() == other.joint.digest()
+        extra = {"held_out", "held_out_w2a"}
+        assert other.history.keys() - one.history.keys() == extra
+        assert all(other.history[term] == values for term, values in one.history.items())
+        assert all(len(other.history[term]) == epochs for term in extra)
+        row_loss = SLOW_DISTANCES[distance]
+        by_hand = [
+            float(row_loss(x.double(), y.double()))
+            for x, y in zip(one.joint.joined()[SEEN:], watched.truth.joined(), strict=True)
+        ]
+        assert other.history["held_out"][-1] == pytest.approx(np.mean(by_hand), abs=1e-5)
+
+
+def test_watched_descriptors_come_from_the_true_weights():
+    problem = with_truth(make_problem())
+    truth, descriptors = problem.truth.joined().double(), problem.unseen_descriptors.double()
+    layers = layers_of(
+        build_networks({"a": D_DESCRIPTOR, "w": D_FEATURE + 1}, hidden=HIDDEN, depth=2, seed=4)
+    )
+    losses = [
+        slow_cosine_distance(slow_decode(layers["decode_a"], slow_encode(layers["encode_w"], w)), a)
+        for w, a in zip(truth, descriptors, strict=True)
+    ]
+    injection = icis(max_epochs=1, learning_rate=1e-12).fit(problem, seed=4, device="cpu")
+    expected = np.mean([each.item() for each in losses])
+    assert injection.history["held_out_w2a"] == pytest.approx([expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "has_path"),
+    [
+        (icis(losses={"w2a": 0.0}, max_epochs=2), True),
+        (icis(losses={"w2w": 0.0}, max_epochs=2), True),
+        (icis(losses={"w2w": 0.0, "w2a": 0.0}, max_epochs=2), False),
+        (icis(losses={"a2a": 0.0, "w2a": 0.0}, unseen_descriptors=False, max_epochs=2), False),
+        (Mlp(hidden=HIDDEN, batch_size=BATCH, max_epochs=2), False),
+    ],
+)
+def test_the_way_back_is_watched_where_it_is_trained(method, has_path):
+    history = method.fit(with_truth(make_problem()), seed=0, device="cpu").history
+    assert ("held_out_w2a" in history) == has_path
+    assert len(history["held_out"]) == 2
+
+
+def test_only_known_pairs_are_learnt_from_and_all_seen_rows_stay():
+    problem = make_problem()
+    known = dataclasses.replace(problem, pairs=(7, 2, 4, 0))
+    few = InjectionProblem(known.known_head, known.known_descriptors, problem.unseen_descriptors,
+                           problem.unseen_classes)  # fmt: skip
+    injection = icis().fit(known, seed=1, device="cpu")
+    reference = icis().fit(few, seed=1, device="cpu")
+    assert injection.history == reference.history
+    assert torch.equal(injection.joint.joined()[SEEN:], reference.joint.joined()[4:])
+    assert torch.equal(injection.joint.joined()[:SEEN], problem.seen_head.joined())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from icis.methods.encoders import DISTANCES, Reconstruction, build_networks, train
+from icis.methods.encoders import Reconstruction, train
+from icis.methods.networks import DISTANCES, build_networks
 
 LAYERS = {
     "encode_a": "att_enc", "decode_a": "att_dec", "encode_w": "w_enc", "decode_w": "w_dec"
@@ -69,7 +70,7 @@ def test_loss_terms_and_predictions_meet_the_trace(trace):
 
     def recording(self, rows):
         found = original(self, rows)
-        steps.append({term: float(value) for term, value in found.items()})
+        steps.append({term: float(value.detach()) for term, value in found.items()})
         return found
 
     with pytest.MonkeyPatch.context() as patch:

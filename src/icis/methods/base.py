@@ -155,7 +155,7 @@ class Method(Strict):
         injection = self.fit(problem, seed=seed, device=device, progress=progress)
         if self.rescale == "none":
             return injection
-        from icis.methods.rescaling import rescaled
+        from icis.rescaling import rescaled
 
         return rescaled(injection, problem, self.rescale)
 

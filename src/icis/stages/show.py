@@ -8,6 +8,7 @@ from rich.console import Console
 
 from icis import layout
 from icis.artifacts import read_frame, write_text
+from icis.comparison import comparison_terminal
 from icis.errors import IcisError
 from icis.plan import Plan
 from icis.results import build_table
@@ -37,4 +38,8 @@ def run(plan: Plan, *, table: str | None, from_mlflow: bool, output: Path | None
         return
     console = Console()
     for each in tables:
-        console.print(to_terminal(build_table(metrics, plan, each)))
+        shown = build_table(metrics, plan, each)
+        console.print(to_terminal(shown))
+        differences = comparison_terminal(shown)
+        if differences is not None:
+            console.print(differences)

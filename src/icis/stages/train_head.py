@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from icis import layout
 from icis.artifacts import (
@@ -17,15 +16,12 @@ from icis.artifacts import (
     write_table,
 )
 from icis.base_classifier import TrainedHead, train_seen_head
-from icis.config import GivenHead
-from icis.datasets.index import Classes
+from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.features import Features, load_features
-from icis.given_heads import head_classes, read_arrays, to_head, without
-from icis.heads import check_dim
 from icis.plan import Plan
 from icis.schema import canonical_hash
-from icis.seen_heads import ANY_SEED, head_table
+from icis.seen_heads import head_table
 from icis.stages.common import device_name, epochs_bar, pick_device
 
 
@@ -35,8 +31,6 @@ def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "au
     Each seed is also kept in a file of its own beside it: a seed that is there already, made from
     the same features by the same recipe and code, is not trained again.
     """
-    if isinstance(plan.head(dataset, head), GivenHead):
-        return _import(plan, dataset, backbone, head)
     device = pick_device(device)
     path = layout.features(dataset, backbone)
     fingerprint = plan.head_fingerprint(dataset, head)
@@ -67,50 +61,6 @@ def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "au
     write_table(output, pa.concat_tables(tables), metadata)
 
 
-def _import(plan: Plan, dataset: str, backbone: str, head: str) -> None:
-    """Write a given head without the rows of the data set's unseen classes, for every seed."""
-    recipe = plan.given_head(head)
-    path = layout.features(dataset, backbone)
-    about = read_metadata(path)
-    classes = Classes.from_metadata(about)
-    names, sources = classes.seen, dict[str, str]()
-    if recipe.classes is not None:
-        names, sources = head_classes(recipe)
-    if recipe.file is not None:
-        weight, bias, hashes = read_arrays(recipe)
-        sources |= hashes
-    else:
-        weight, bias = _classifier(plan, dataset, backbone)
-    given = to_head(weight, bias, names, recipe.file or f"the classifier of {backbone}")
-    kept = without(given, classes.unseen)
-    check_dim(torch.empty(0, about["dim"]), kept.dim)
-    left_out = len(given.classes) - len(kept.classes)
-    selection = "given, not trained here"
-    if left_out:
-        selection += f", {left_out} rows of unseen classes left out"
-    metadata = provenance(
-        "seen heads",
-        fingerprint=plan.head_fingerprint(dataset, head),
-        inputs={"features": path},
-        sources={**about["sources"], **sources},
-        classes=about["classes"],
-        split_version=about["split_version"],
-        backbone_selection=about["backbone_selection"],
-        device="none",
-        head=head,
-        training={ANY_SEED: {"selection": selection}},
-    )
-    write_table(layout.seen_heads(dataset, backbone, head), head_table(kept, None), metadata)
-
-
-def _classifier(plan: Plan, dataset: str, backbone: str) -> tuple[Any, Any]:
-    from icis.backbones import own_classifier
-
-    config = plan.backbone(backbone)
-    folder = layout.backbone(dataset, backbone) if config.train is not None else None
-    return own_classifier(config, folder)
-
-
 def _is_done(part: Path, key: str) -> bool:
     try:
         return bool(read_metadata(part)["key"] == key and len(read_table(part)))
@@ -129,7 +79,7 @@ def _train(
     key: str,
 ) -> None:
     recipe = plan.head(dataset, head)
-    assert not isinstance(recipe, GivenHead)
+    assert isinstance(recipe, SeenHead), "a given head is imported, not trained"
     leaks = recipe.selection == "test_seen"
     with epochs_bar(f"seen head, seed {seed}", recipe.epochs) as progress:
         trained = train_seen_head(

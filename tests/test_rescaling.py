@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.methods import AnyMethod, Conse, Injection, InjectionProblem, Method, Wavg
-from icis.methods.rescaling import match_norms, rescaled, shrink
+from icis.rescaling import match_norms, rescaled, shrink
 from icis.scorers import ConseScorer
 
 SEEN, UNSEEN, D = ("s0", "s1", "s2"), ("u0", "u1"), 4
