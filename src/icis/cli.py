@@ -97,9 +97,9 @@ def describe_head(
     config: Config = PARAMS,
 ) -> None:
     """Read the descriptors of a given head's classes."""
-    from icis.stages import describe
+    from icis.stages import describe_head
 
-    describe.describe_head(load_plan(config), head, descriptor)
+    describe_head.run(load_plan(config), head, descriptor)
 
 
 @app.command(rich_help_panel=STAGES)

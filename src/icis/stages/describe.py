@@ -11,10 +11,9 @@ from icis.artifacts import file_sha256, provenance, vector_column, write_table
 from icis.config import Xlsa17Dataset
 from icis.datasets.descriptors import Descriptors, read_descriptors
 from icis.datasets.images import read_beside
-from icis.datasets.index import Classes, load_index
+from icis.datasets.index import load_index
 from icis.datasets.paths import expand
 from icis.errors import IcisError
-from icis.given_heads import head_classes
 from icis.plan import Plan
 from icis.stages.common import images_of
 
@@ -50,30 +49,6 @@ def run(plan: Plan, dataset: str, descriptor: str) -> None:
         classes=classes.as_metadata(),
     )
     write_table(layout.descriptors(dataset, descriptor), descriptor_table(found), metadata)
-
-
-def describe_head(plan: Plan, head: str, descriptor: str) -> None:
-    """Write the descriptors of a given head's classes, in the order of its rows."""
-    recipe = plan.given_head(head)
-    source = recipe.descriptors[descriptor]
-    names, sources = head_classes(recipe)
-    path = expand(source.file)
-    data = path.read_bytes()
-    sources[source.file] = hashlib.sha256(data).hexdigest()
-    if source.classes is not None:
-        sources[source.classes] = file_sha256(expand(source.classes))
-    found = read_descriptors(source, path, data, Classes(names, (True,) * len(names)))
-    metadata = provenance(
-        "descriptors",
-        fingerprint=plan.head_descriptor_fingerprint(head, descriptor),
-        inputs={},
-        sources=sources,
-        head=head,
-        descriptor=descriptor,
-        dim=found.vectors.shape[1],
-        classes=found.classes.as_metadata(),
-    )
-    write_table(layout.head_descriptors(head, descriptor), descriptor_table(found), metadata)
 
 
 def descriptor_table(found: Descriptors) -> pa.Table:
