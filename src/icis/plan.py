@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from icis import layout
 from icis.codeprint import code_hash
 from icis.config import (
+    NEED_HELD_OUT,
     AnyDataset,
     AnyHead,
     Backbone,
@@ -93,6 +94,7 @@ class Plan:
         self.heads = {head_slug(key, each): each for key, each in experiment.heads.items()}
         self.left_out: dict[tuple[str, str, str, str, str], str] = {}
         """Cells that cannot be computed because an optional file is absent, and which."""
+        self._with_held_out = set[tuple[str, str, str, str, str]]()
         self.cells: dict[tuple[str, str, str, str, str], Cell] = {}
         self.seeds: dict[tuple[str, str, str, str, str], tuple[int, ...]] = {}
         self.table_cells: dict[str, list[Cell]] = {}
@@ -135,6 +137,8 @@ class Plan:
         known = self.seeds.get(cell.key, ())
         self.seeds[cell.key] = tuple(sorted({*known, *seeds}))
         self.cells.setdefault(cell.key, cell)
+        if NEED_HELD_OUT & {*table.metrics}:
+            self._with_held_out.add(cell.key)
         return cell
 
     def _absent_options(self, cell: Cell) -> Iterator[str]:
@@ -261,6 +265,13 @@ class Plan:
         source = _lookup(recipe.descriptors, descriptor, "descriptor").identity()
         return self.fingerprint("describe_head", [source, recipe.file, recipe.classes])
 
+    def held_out_seeds(self, cell: Cell) -> dict[int, float]:
+        """Return the seeds that run once more with classes held out, and which part of these."""
+        setting = self.experiment.held_out
+        if not setting.part or cell.key not in self._with_held_out:
+            return {}
+        return dict.fromkeys(self.seeds[cell.key][: setting.seeds], setting.part)
+
     def seed_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of one seed's injected head."""
         module = type(cell.method).__module__
@@ -268,8 +279,7 @@ class Plan:
 
     def injection_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of injected heads, whatever their seeds."""
-        held_out = self.experiment.held_out.identity()
-        return canonical_hash([self.seed_fingerprint(cell), held_out])
+        return canonical_hash([self.seed_fingerprint(cell), self.held_out_seeds(cell)])
 
     def evaluation_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of a cell's metrics."""

@@ -8,11 +8,12 @@ from icis.config.datasets import (
     ImagesDataset,
     Xlsa17Dataset,
 )
-from icis.config.experiment import Experiment, Figure, HeldOut, Table
+from icis.config.experiment import NEED_HELD_OUT, Experiment, Figure, HeldOut, Table
 from icis.config.models import AnyHead, Backbone, GivenHead, SeenHead, Training, Transform
 from icis.config.reading import parse_experiment, read_experiment
 
 __all__ = [
+    "NEED_HELD_OUT",
     "AnyDataset",
     "AnyHead",
     "Backbone",

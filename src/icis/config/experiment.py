@@ -56,8 +56,17 @@ class Table(Strict):
         return value
 
 
+NEED_HELD_OUT = {
+    "U_cal", "S_cal", "H_cal", "offset", "held_out_loss", "held_out_cosine", "held_out_w2a",
+}  # fmt: skip
+"""The metrics that come from runs with held-out classes."""
+
+
 class HeldOut(Strict):
-    """Seen classes treated as unseen, for diagnostics and for the offset of calibrated stacking."""
+    """Seen classes treated as unseen, for diagnostics and for the offset of calibrated stacking.
+
+    Cells are run so if a table that they are in shows one of these metrics.
+    """
 
     part: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Part of the seen classes; 0: none, and no such numbers."""

@@ -78,19 +78,18 @@ class _Maker:
     def run(self) -> dict[str, dict[str, Any]]:
         """Return the entries of the manifest: seeds, held_out and failed, each by seed."""
         made: dict[str, dict[str, Any]] = {"seeds": {}, "held_out": {}, "failed": {}}
-        held_out = self.plan.experiment.held_out
-        for number, seed in enumerate(
-            tqdm(self.plan.seeds[self.cell.key], desc=self.cell.stem, unit="seed", disable=None)
-        ):
+        held_out = self.plan.held_out_seeds(self.cell)
+        seeds = self.plan.seeds[self.cell.key]
+        for seed in tqdm(seeds, desc=self.cell.stem, unit="seed", disable=None):
             try:
                 problem = self._problem(seed)
                 made["seeds"][str(seed)] = self._make(problem, seed, f"seed-{seed}")
             except Exception as error:  # one row must not take the table with it
                 made["failed"][str(seed)] = self._failure(error, seed)
                 continue
-            if held_out.part and number < held_out.seeds and self.cell.n_seen is None:
+            if seed in held_out:
                 try:
-                    reduced = held_out_problem(problem, held_out.part, seed)
+                    reduced = held_out_problem(problem, held_out[seed], seed)
                     entry = self._make(reduced, seed, f"{HELD_OUT}{seed}")
                     made["held_out"][str(seed)] = entry
                 except IcisError as error:  # diagnostics only: the cell has its numbers
