@@ -117,8 +117,8 @@ def test_the_experiment_itself_is_valid():
         ),
         (
             "heads/last/zzz",
-            "heads.last: unknown key 'zzz'; there are: selection, epochs, learning_rate, "
-            "batch_size, holdout",
+            "heads.last: unknown key 'zzz'; there are: kind, selection, epochs, "
+            "learning_rate, batch_size, holdout",
         ),
     ],
 )

@@ -14,7 +14,8 @@ from icis.config import SeenHead, parse_experiment
 from icis.errors import ConfigError, IcisError
 from icis.methods import AnyMethod, Icis, Mlp
 from icis.methods.icis import LossWeights
-from icis.plan import LONGEST_VARIANT, Plan, head_slug, variant_slug
+from icis.plan import Plan
+from icis.slugs import LONGEST_VARIANT, head_slug, variant_slug
 
 EXPERIMENT = {
     "name": "small",
@@ -349,8 +350,11 @@ def test_slugs_that_a_person_can_read():
     assert variant_slug(made, ignore=("method",)) == (
         "learning_rate-0.0001_a2a-0.0_unseen_descriptors-false"
     ).replace("learning_rate", "learning-rate").replace("unseen_descriptors", "unseen-descriptors")
-    assert head_slug(SeenHead()) == "linear-last"
-    assert head_slug(SeenHead(selection="test_seen", epochs=7)) == "linear-test_seen_epochs-7"
+    assert head_slug("any", SeenHead()) == "linear-last"
+    chosen = SeenHead(selection="test_seen", epochs=7)
+    assert head_slug("any", chosen) == "linear-test_seen_epochs-7"
+        head_slug("any", SeenHead(selection="test_seen", epochs=7)) == "linear-test_seen_epochs-7"
+    )
 
 
 methods = st.fixed_dictionaries(

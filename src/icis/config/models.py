@@ -141,7 +141,9 @@ class GivenHead(Strict):
 
 
 def _head_kind(value: Any) -> Any:
-    return value.get("kind", "trained") if isinstance(value, dict) else getattr(value, "kind", None)
+    if isinstance(value, dict):
+        return value.get("kind", "trained")
+    return getattr(value, "kind", "trained")  # what is no mapping at all is refused as one
 
 
 AnyHead = Annotated[

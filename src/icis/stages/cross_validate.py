@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import typer
 from tabulate import tabulate
 from tqdm import tqdm
@@ -24,7 +23,7 @@ from icis.selection import (
     compare,
     summaries,
 )
-from icis.stages.common import pick_device
+from icis.stages.common import denormals_flushed, pick_device
 from icis.stages.problems import load_problem
 
 DIGITS = {"pseudo_accuracy": 1, "retrieval": 1}
@@ -57,9 +56,9 @@ def run(
     chosen = seeds or sorted({seed for cell in cells for seed in plan.seeds[cell.key]})
     problems = {seed: _problem(cells[0], seed) for seed in chosen}
     device = pick_device(device)
-    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which are slow
     total = len(candidates) * len(problems) * folds
-    with tqdm(total=total, desc="cross-validation", unit="fold", disable=None, leave=False) as bar:
+    bar = tqdm(total=total, desc="cross-validation", unit="fold", disable=None, leave=False)
+    with denormals_flushed(), bar:
         frame = compare(problems, candidates, folds=folds, device=device, progress=bar.update)
     if output is not None:
         write_text(output, frame.write_csv())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from tqdm import tqdm
 
 from icis import layout
@@ -27,7 +26,7 @@ from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
 from icis.selection import held_out_cosine
-from icis.stages.common import device_name, epochs_bar, only_one, pick_device
+from icis.stages.common import denormals_flushed, device_name, epochs_bar, only_one, pick_device
 from icis.stages.problems import held_out_problem, load_problem
 
 HELD_OUT = "held-out-"
@@ -41,11 +40,10 @@ def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
     the manifest with the reason; the others go on.
     """
     device = pick_device(device)
-    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which are slow
     inputs = input_files(cell)
     manifest = layout.injection(plan.experiment.name, *cell.key)
     about = read_metadata(inputs["seen heads"])
-    with only_one(manifest):
+    with only_one(manifest), denormals_flushed():
         made = _Maker(plan, cell, device).run()
         _remove_others(manifest.parent, made)
         sources = dict(about["sources"])
