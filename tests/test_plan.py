@@ -353,8 +353,6 @@ def test_slugs_that_a_person_can_read():
     assert head_slug("any", SeenHead()) == "linear-last"
     chosen = SeenHead(selection="test_seen", epochs=7)
     assert head_slug("any", chosen) == "linear-test_seen_epochs-7"
-        head_slug("any", SeenHead(selection="test_seen", epochs=7)) == "linear-test_seen_epochs-7"
-    )
 
 
 methods = st.fixed_dictionaries(

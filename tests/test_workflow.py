@@ -16,7 +16,7 @@ from icis.features import load_features
 from icis.scorers import load_head, load_scorers
 from tests.pipeline import ROOT, copy, environment, planned, snakemake, tiny, write
 
-RESULTS = {"collect": 1, "tabulate": 1, "track": 1}
+RESULTS = {"collect": 1, "plot": 1, "tabulate": 1, "finish": 1, "track": 1}
 CELLS = Path("results/tiny/cells/drawn/small/linear-last_epochs-5/att")
 
 
@@ -99,7 +99,7 @@ def test_tables_and_figures_exist_in_all_formats(finished):
     for suffix in ("csv", "md", "tex", "html"):
         assert (finished / layout.table("tiny", "main", suffix)).stat().st_size > 100
     for suffix in ("svg", "pdf", "png"):
-        assert (finished / layout.figure("tiny", "main", suffix)).stat().st_size > 1000
+        assert (finished / layout.figure("tiny", "main", "bars", suffix)).stat().st_size > 1000
     headline = json.loads((finished / layout.headline("tiny")).read_text())
     assert "T1" in json.dumps(headline)
 
@@ -205,7 +205,7 @@ def test_rule_graph_names_every_stage(finished):
     done = snakemake(finished, "--rulegraph")
     assert done.returncode == 0
     for rule in ("draw", "index", "describe", "finetune", "extract", "train_head", "inject",
-                 "evaluate", "collect", "tabulate", "track"):  # fmt: skip
+                 "evaluate", "collect", "plot", "tabulate", "finish", "track"):  # fmt: skip
         assert f'"{rule}"' in done.stdout
 
 
@@ -215,7 +215,7 @@ def test_report_holds_tables_and_figures(finished, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     text = report.read_text()
     assert "main.html" in text
-    assert "main.svg" in text
+    assert "main.bars.svg" in text
 
 
 @pytest.mark.parametrize(

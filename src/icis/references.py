@@ -60,6 +60,13 @@ def _head_references(experiment: Experiment, table: Table, where: str, key: str)
     if head.test_seen is not None and head.test_seen not in experiment.datasets:
         what = "data set"
         yield f"heads.{key}.test_seen: {no_such(what, head.test_seen, experiment.datasets)}"
+    for backbone in table.backbones if head.test_seen is not None else ():
+        trained = experiment.backbones.get(backbone)
+        if trained is not None and trained.train is not None:
+            yield (
+                f"{where}: the backbone {backbone!r} is trained on each data set, so the head "
+                f"{key!r} cannot be tested on images of {head.test_seen!r}"
+            )
     if head.file is None:
         for backbone in table.backbones:
             if backbone not in experiment.backbones:
