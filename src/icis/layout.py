@@ -25,7 +25,7 @@ def descriptors(dataset: str, descriptor: str) -> Path:
 
 def head_descriptors(head: str, descriptor: str) -> Path:
     """Return the descriptors of a given head's classes: a row is a class."""
-    return Path("data/head-descriptors") / head / f"{descriptor}.parquet"
+    return Path("data/descriptors/heads") / head / f"{descriptor}.parquet"
 
 
 def backbone(dataset: str, backbone: str) -> Path:
@@ -120,7 +120,7 @@ def differences(experiment: str, table: str, suffix: str) -> Path:
 
 def complete(experiment: str, table: str) -> Path:
     """Return the mark that no cell of a table failed."""
-    return results(experiment) / "tables" / f".{table}.complete"
+    return results(experiment) / "tables" / f"{table}.complete"
 
 
 def figure(experiment: str, table: str, kind: str, suffix: str) -> Path:

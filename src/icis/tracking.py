@@ -272,7 +272,7 @@ def log_outputs(plan: Plan, *, uri: str | None = None) -> None:
         f"{OUTPUT}{kind}/{encode(path.name)}": path
         for kind, folder in folders
         for path in sorted(folder.glob("[!.]*"))
-        if path.is_file()
+        if path.is_file() and path.suffix != ".complete"
     }
     with open_store(uri) as client:
         experiment = open_experiment(client, uri, name)
