@@ -116,7 +116,7 @@ def test_every_registered_method_takes_part():
 def test_a_failed_row_leaves_the_rest_complete_and_the_exit_status_says_so(finished):
     folder, done = finished
     assert done.returncode != 0
-    assert "1 row" not in done.stderr
+    assert "1 of the rows of table 'main' failed" in done.stderr
     assert "top is 99, but there are only 8 seen classes" in done.stderr
     frame = metrics(folder)
     failed = frame.filter(metric="failed")

@@ -11,7 +11,7 @@ from icis.rows import Column, Difference, Published, ResultTable, Row, Summary, 
 
 DECIMALS = {
     "entropy": 2, "epochs": 0, "offset": 2, "norm_ratio": 2,
-    "train_loss": 3, "held_out_loss": 3, "held_out_cosine": 3, "held_out_w2a": 3,
+    "train_loss": 4, "held_out_loss": 4, "held_out_cosine": 3, "held_out_w2a": 3,
 }  # fmt: skip
 HEADINGS = {
     "seen_accuracy": "seen head",

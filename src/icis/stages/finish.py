@@ -11,19 +11,19 @@ from icis.errors import IcisError
 from icis.plan import Plan
 from icis.stages.evaluate import FAILED
 
+PLACE = ("dataset", "backbone", "head", "descriptor", "method", "variant")
+
 
 def run(plan: Plan, name: str) -> None:
     """Leave the mark of a complete table, or raise IcisError naming what failed in it."""
     metrics = table_metrics(plan, name)
     failed = metrics.filter(pl.col("metric") == FAILED)
-    if len(failed):
-        where = ["dataset", "backbone", "head", "descriptor", "method", "variant"]
-        lines = {
-            f"  {'/'.join(row[key] for key in where)}: {row['problem']}"
-            for row in failed.iter_rows(named=True)
-        }
+    lines = []
+    for place, rows in failed.group_by(*PLACE, maintain_order=True):
+        lines.append(f"  {'/'.join(map(str, place))}, {len(rows)} seeds: {rows['problem'][0]}")
+    if lines:
         raise IcisError(
-            f"{len(lines)} rows of table {name!r} failed, the rest of it is complete; the same "
-            "command tries them again\n" + "\n".join(sorted(lines))
+            f"{len(lines)} of the rows of table {name!r} failed, all else is complete; the same "
+            "command tries them again\n" + "\n".join(lines)
         )
     write_text(layout.complete(plan.experiment.name, name), "")
