@@ -80,7 +80,7 @@ def test_a_failing_method_is_a_failed_row_of_a_whole_table(plan):
     assert "failed" not in next(line for line in lines if line.startswith("COSTA"))
     with pytest.raises(
         IcisError,
-        match="(?s)1 of the rows of table 'main' failed.*conse/top-99, 2 seeds: seed 0: .*top is 99",
+        match="(?s)1 of the rows.*conse/top-99, 2 seeds: seed 0: .*top is 99",
     ):
         finish.run(plan, "main")
     assert not layout.complete("tiny", "main").exists()
