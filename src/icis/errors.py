@@ -1,5 +1,8 @@
 """Errors that a user can mend: printed as one message, without a traceback."""
 
+FAILED = "failed"
+"""The metric of a (cell, seed) that failed; it has no other."""
+
 
 class IcisError(Exception):
     """A problem that the user can mend; its text says the value, what was expected, the fix."""

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from icis.config import Table
-from icis.errors import IcisError
+from icis.errors import FAILED, IcisError
 from icis.notes import caution_of, gap_notes, notes_of, published_notes
 from icis.plan import Cell, Plan
 from icis.published import Block, block
@@ -18,7 +18,6 @@ from icis.rows import (
     ACCURACIES,
     CHANCE,
     COLUMNS,
-    FAILED,
     ORDER,
     Column,
     Difference,
@@ -33,7 +32,7 @@ from icis.rows import (
 )
 
 __all__ = [
-    "ACCURACIES", "CHANCE", "COLUMNS", "FAILED", "ORDER", "Difference", "GroupHeader", "Place",
+    "ACCURACIES", "CHANCE", "COLUMNS", "ORDER", "Difference", "GroupHeader", "Place",
     "Published", "ResultTable", "Row", "Summary", "build_table", "difference", "headline",
     "row_key", "with_problem",
 ]  # fmt: skip

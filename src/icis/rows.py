@@ -16,7 +16,6 @@ COLUMNS: list[str] = [
 has one row, of the metric ``failed``; ``problem``, else null, says why and where its log is."""
 ORDER = [*COLUMNS[:9], "cell"]
 """What the rows of ``metrics.parquet`` are sorted by."""
-FAILED = "failed"
 
 ACCURACIES = ("T1", "U", "S", "H")
 CHANCE = {"T1": "chance_T1", "U": "chance_all", "S": "chance_all", "H": "chance_all"}

@@ -21,8 +21,9 @@ import polars as pl
 from tqdm import tqdm
 
 from icis import layout
-from icis.artifacts import file_sha256, read_frame, read_metadata
-from icis.errors import IcisError
+from icis.artifacts import file_sha256, read_frame
+from icis.cell_results import cell_rows
+from icis.errors import FAILED, IcisError
 from icis.mlflow_store import (
     Metric,
     MlflowClient,
@@ -39,7 +40,7 @@ from icis.mlflow_store import (
     tracking_uri,
 )
 from icis.plan import Cell, Plan
-from icis.rows import COLUMNS, FAILED, ORDER, with_problem
+from icis.rows import COLUMNS, ORDER
 from icis.schema import canonical_hash
 
 T = TypeVar("T")
@@ -135,20 +136,11 @@ def log_experiment(plan: Plan, *, uri: str | None = None) -> Receipt:
 
 
 def _cell_records(plan: Plan, cell: Cell) -> Iterator[Record]:
-    path = layout.cell_metrics(plan.experiment.name, *cell.key)
-    about, frame = read_metadata(path), with_problem(read_frame(path))
-    seeds = tuple(sorted(frame["seed"].unique()))
-    if about["cell"] != cell.id or seeds != plan.seeds[cell.key]:
-        raise IcisError(
-            f"{path} is of another configuration than the experiment asks for: delete it and run "
-            "again"
-        )
-    facts = {key: about[key] for key in ("n_seen", "display", "cell", "selection", "split_version")}
-    facts |= dict(zip(("dataset", "backbone", "head", "descriptor"), cell.key[:4], strict=True))
-    facts |= {"method": cell.method.method, "variant": cell.variant}
+    frame, about = cell_rows(plan, cell)
     folder = layout.cell(plan.experiment.name, *cell.key)
-    for seed in seeds:
-        rows = frame.filter(pl.col("seed") == seed)
+    for (seed,), rows in frame.group_by("seed", maintain_order=True):
+        facts = rows.select(FACTS).row(0, named=True)
+        head = folder / f"seed-{seed}.safetensors"
         provenance = {
             "device": about["device"],
             "git_commit": about["git_commit"],
@@ -157,11 +149,11 @@ def _cell_records(plan: Plan, cell: Cell) -> Iterator[Record]:
             **_long_tag("sources", about["sources"]),
         }
         yield Record(
-            {key: str(value) for key, value in {**facts, "seed": seed}.items()},
+            {key: str(value) for key, value in facts.items()},
             f"{'/'.join(cell.key)}/seed-{seed}",
             dict(rows.select("metric", "value").iter_rows()),
             dict(rows.drop_nulls("problem").select("metric", "problem").iter_rows()),
-            _history(folder / f"seed-{seed}.history.parquet", failed=FAILED in rows["metric"]),
+            _history(layout.history(head), failed=FAILED in rows["metric"]),
             about["configuration"],
             provenance,
         )

@@ -11,7 +11,7 @@ import polars as pl
 from icis import layout
 from icis.artifacts import git_commit, provenance, read_metadata, write_table, write_text
 from icis.calibration import best_offset, thin
-from icis.errors import IcisError
+from icis.errors import FAILED, IcisError
 from icis.evaluation import Evaluation, accuracy, examine
 from icis.features import Features, load_features
 from icis.heads import Head
@@ -27,7 +27,6 @@ CLASS = {
     "seed": pl.Int64, "class": pl.String, "seen": pl.Boolean, "accuracy": pl.Float64,
     "zsl": pl.Float64,
 }  # fmt: skip
-FAILED = "failed"
 MetricRow = tuple[int, str, float, str | None]
 """Seed, metric, value and, where it failed, why."""
 

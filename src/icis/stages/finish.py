@@ -7,9 +7,8 @@ import polars as pl
 from icis import layout
 from icis.artifacts import write_text
 from icis.cell_results import table_metrics
-from icis.errors import IcisError
+from icis.errors import FAILED, IcisError
 from icis.plan import Plan
-from icis.stages.evaluate import FAILED
 
 PLACE = ("dataset", "backbone", "head", "descriptor", "method", "variant")
 
