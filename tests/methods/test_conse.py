@@ -147,6 +147,5 @@ def test_top_larger_than_the_known_classes_is_refused():
         Conse(top=4).fit(few, seed=0, device="cpu")
 
 
-def test_it_draws_nothing_and_is_not_linear():
-    assert not Conse().is_random
+def test_it_is_not_linear():
     assert not Conse.linear

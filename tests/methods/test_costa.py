@@ -83,7 +83,6 @@ def test_without_epsilon_the_scale_of_the_descriptors_does_not_count():
 def test_no_randomness():
     one, other = (Costa().fit(make_problem(), seed=s, device="cpu").joint for s in (0, 1))
     assert one.digest() == other.digest()
-    assert not Costa().is_random
 
 
 @pytest.mark.parametrize(

@@ -237,10 +237,8 @@ def test_randomness():
         return Smo(**settings_).fit(problem, seed=seed, device="cpu").joint.digest()
 
     assert digest(0) == digest(1)
-    assert not Smo().is_random
     assert digest(0, solver="descent") == digest(0, solver="descent")
     assert digest(0, solver="descent", max_steps=5) != digest(1, solver="descent", max_steps=5)
-    assert Smo(solver="descent").is_random
 
 
 def test_the_norm_heuristic_is_on_by_default():

@@ -102,7 +102,6 @@ def test_the_norm_heuristic_is_on_by_default():
 def test_no_randomness():
     one, other = (Wavg().fit(make_problem(), seed=s, device="cpu").joint for s in (0, 1))
     assert one.digest() == other.digest()
-    assert not Wavg().is_random
 
 
 def test_descriptors_too_far_apart_are_refused_by_name():

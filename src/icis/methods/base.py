@@ -143,11 +143,6 @@ class Method(Strict):
         """Say how the number of epochs, or the model, was selected."""
         return "no training"
 
-    @property
-    def is_random(self) -> bool:
-        """Say whether the method itself draws random numbers."""
-        return True
-
     def inject(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:

@@ -21,11 +21,6 @@ class Conse(Method):
     top: Annotated[int, Field(ge=0)] = 0
     """How many of the most probable seen classes take part; 0 means all (as the paper runs it)."""
 
-    @property
-    def is_random(self) -> bool:
-        """Return False: nothing is drawn."""
-        return False
-
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:

@@ -20,11 +20,6 @@ class Costa(Method):
     epsilon: Annotated[float, Field(ge=0)] = 1e-4
     """Added to the sum of the inner products."""
 
-    @property
-    def is_random(self) -> bool:
-        """Return False: nothing is drawn."""
-        return False
-
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:

@@ -48,11 +48,6 @@ class Smo(Method):
             f"{SMALLEST_CHANGE:g} or of no improvement, at most {self.max_steps} steps"
         )
 
-    @property
-    def is_random(self) -> bool:
-        """Return whether the search starts at a random point."""
-        return self.solver == "descent"
-
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:

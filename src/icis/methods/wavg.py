@@ -18,11 +18,6 @@ class Wavg(Method):
     eta: Annotated[float, Field(ge=0)] = 5.0
     """How fast the weight falls with the Euclidean distance."""
 
-    @property
-    def is_random(self) -> bool:
-        """Return False: nothing is drawn."""
-        return False
-
     def fit(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:
