@@ -51,7 +51,7 @@ def test_kills_at_random_moments_change_no_number(tmp_path):
     killed = 0
     for attempt in range(KILLS):
         process = start(shaken)
-        time.sleep(moments.uniform(0.1, 0.5) * duration)
+        time.sleep(moments.uniform(0.1, 0.3) * duration)
         if process.poll() is None:
             kill(process, whole_tree=attempt % 2 == 0)
             killed += 1
