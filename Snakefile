@@ -22,8 +22,6 @@ try:
     FLOW = Workflow(config, SOURCE)
     if "--lint" not in sys.argv:
         FLOW.require_files()
-    if workflow.is_main_process:
-        FLOW.forget_failures()
 except IcisError as error:
     raise WorkflowError(str(error))
 

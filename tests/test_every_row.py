@@ -136,7 +136,9 @@ def test_a_failed_row_leaves_the_rest_complete_and_the_exit_status_says_so(finis
 def test_the_same_command_tries_failed_rows_again_and_nothing_else(finished, tmp_path):
     folder, _ = finished
     run = copy(folder, tmp_path / "run")
+    before = sorted(path for path in run.rglob("*.parquet"))
     jobs = planned(run)
+    assert sorted(path for path in run.rglob("*.parquet")) == before  # a dry run changes nothing
     assert {"inject": 1, "evaluate": 1}.items() <= jobs.items()
     assert "train_head" not in jobs
     mended = json.loads((run / "experiment.json").read_text())

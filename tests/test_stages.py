@@ -1,6 +1,8 @@
 """Stages run in this process, on artifacts made by hand."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,7 @@ from icis.heads import Head
 from icis.plan import Plan
 from icis.seen_heads import head_table
 from icis.stages import evaluate, finish, inject, tabulate
+from icis.workflow import Workflow
 from tests.pipeline import tiny
 
 SEEN, UNSEEN = ("s0", "s1", "s2", "s3", "s4", "s5"), ("u0", "u1")
@@ -111,7 +114,10 @@ def test_a_head_that_gives_no_finite_scores_fails_in_evaluation(plan):
     assert rows["metric"].to_list() == ["failed", "failed"]
     assert "NaN or infinite" in rows["problem"][0]
     assert "logs/tiny/evaluate" in rows["problem"][0]
-    assert layout.failed("tiny", *cell.key).exists()
+    count = layout.failures("tiny", *cell.key)
+    assert count.read_text() == "1"
+    evaluate.run(plan, cell, device="cpu")
+    assert count.read_text() == "2"
 
 
 def test_an_unexpected_error_is_a_failed_row_too(plan, monkeypatch):
@@ -131,14 +137,77 @@ def test_an_unexpected_error_is_a_failed_row_too(plan, monkeypatch):
     assert read_metadata(layout.cell_metrics("tiny", *cell.key))["cell"] == cell.id
 
 
+def test_each_failure_makes_its_cell_stale_once_more(plan):
+    flow = Workflow(plan.experiment.identity(), "here")
+    places = {}
+    for cell in plan.cells.values():
+        names = ("dataset", "backbone", "head", "descriptor", "method")
+        places[cell.method.method] = SimpleNamespace(**dict(zip(names, cell.key, strict=True)))
+
+    def states():
+        return {name: (flow.inject_state(place), flow.evaluate_state(place))
+                for name, place in places.items()}  # fmt: skip
+
+    before = states()
+    run_cells(plan)
+    after = states()
+    assert before["costa"] == after["costa"]
+    assert all(old != new for old, new in zip(before["conse"], after["conse"], strict=True))
+    assert states() == after
+
+
+@pytest.mark.parametrize("error", [IcisError("it cannot be"), RuntimeError("a fault")])
+def test_a_failure_with_held_out_classes_costs_the_diagnostics_only(plan, monkeypatch, error):
+    other = showing(plan, ["T1", "H_cal"])
+    cell = next(cell for cell in other.cells.values() if cell.method.method == "costa")
+    whole = type(cell.method).inject
+
+    def broken(self, problem, **settings):
+        if problem.truth is not None:
+            raise error
+        return whole(self, problem, **settings)
+
+    monkeypatch.setattr(type(cell.method), "inject", broken)
+    inject.run(other, cell, device="cpu")
+    evaluate.run(other, cell, device="cpu")
+    found = read_frame(layout.cell_metrics("tiny", *cell.key))["metric"].to_list()
+    assert found.count("T1") == 2
+    assert "H_cal" not in found
+    assert "failed" not in found
+
+
+def test_held_out_scores_that_are_no_numbers_cost_the_offset_only(plan, monkeypatch):
+    other = showing(plan, ["T1", "H_cal"])
+    cell = next(cell for cell in other.cells.values() if cell.method.method == "costa")
+    whole = type(cell.method).inject
+
+    def endless(self, problem, **settings):
+        injection = whole(self, problem, **settings)
+        if problem.truth is None:
+            return injection
+        joint = Head(injection.joint.weight * 3e38, injection.joint.bias, injection.joint.classes)
+        return replace(injection, joint=joint)
+
+    monkeypatch.setattr(type(cell.method), "inject", endless)
+    inject.run(other, cell, device="cpu")
+    evaluate.run(other, cell, device="cpu")
+    found = read_frame(layout.cell_metrics("tiny", *cell.key))["metric"].to_list()
+    assert found.count("T1") == 2
+    assert "H_cal" not in found
+
+
+def showing(plan, metrics):
+    experiment = json.loads(json.dumps(plan.experiment.identity()))
+    experiment["tables"]["main"]["metrics"] = metrics
+    return Plan(parse_experiment(experiment, source="here"))
+
+
 def test_held_out_classes_are_for_tables_that_show_them(plan):
     cell = next(cell for cell in plan.cells.values() if cell.method.method == "costa")
     inject.run(plan, cell, device="cpu")
     folder = layout.cell("tiny", *cell.key)
     assert not list(folder.glob("held-out-*"))
-    experiment = json.loads(json.dumps(plan.experiment.identity()))
-    experiment["tables"]["main"]["metrics"] = ["T1", "held_out_cosine"]
-    other = Plan(parse_experiment(experiment, source="here"))
+    other = showing(plan, ["T1", "held_out_cosine"])
     before = (folder / "seed-0.safetensors").stat().st_mtime_ns
     cell = other.cells[cell.key]
     inject.run(other, cell, device="cpu")

@@ -8,6 +8,11 @@ class IcisError(Exception):
     """A problem that the user can mend; its text says the value, what was expected, the fix."""
 
 
+def reason_of(error: Exception) -> str:
+    """Return an error's text, with its type where it is none that was meant for the user."""
+    return str(error) if isinstance(error, IcisError) else f"{type(error).__name__}: {error}"
+
+
 class ConfigError(IcisError):
     """An experiment file that cannot be run; lists every problem found."""
 

@@ -75,11 +75,11 @@ def cell_metrics(
     return folder.parent / f"{folder.name}.parquet"
 
 
-def failed(
+def failures(
     experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
 ) -> Path:
-    """Return the mark that some seed of a cell failed."""
-    return cell(experiment, dataset, backbone, head, descriptor, method) / "failed"
+    """Return the file that says how many runs of a cell some seed failed in."""
+    return cell(experiment, dataset, backbone, head, descriptor, method) / "failures"
 
 
 def curves(

@@ -13,18 +13,6 @@ LOCK = Path(".snakemake/icis/run.lock")
 _held: list[TextIO] = []
 
 
-def is_free() -> bool:
-    """Return whether no run is at work in the folder."""
-    if not LOCK.is_file():
-        return True
-    with LOCK.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
 def hold() -> None:
     """Take the folder's lock until this process ends; refuse if another run has it."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)

@@ -35,15 +35,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
 from icis.errors import IcisError
-from icis.heads import Head
-from icis.methods.base import InjectionProblem
+from icis.holdout import held_out_cosine, hold_out, joined_rows, predicted_rows, truth_of
 from icis.seeding import derive_seed
 
 if TYPE_CHECKING:
-    from icis.methods.base import Injection, Method
+    from icis.methods.base import Injection, InjectionProblem, Method
 
 CRITERIA = ("pseudo_accuracy", "held_out_cosine", "retrieval")
 """What can be selected by: the higher, the better."""
@@ -52,27 +51,7 @@ FOLD = {"fold": pl.Int64, "criterion": pl.String, "value": pl.Float64}
 RUN = {"candidate": pl.String, "seed": pl.Int64, **FOLD}
 
 
-# --- holding classes out ------------------------------------------------------------------------
-
-
-def hold_out(problem: InjectionProblem, rows: Sequence[int]) -> InjectionProblem:
-    """Return the problem in which some of the known classes play the unseen ones.
-
-    ``rows`` are rows of ``problem.known_head``. The seen head and its descriptors are the other
-    known classes', ``truth`` the true rows. The real unseen classes play no part.
-    """
-    known, descriptors = problem.known_head, problem.known_descriptors
-    held = list(rows)
-    if len({*held}) != len(held) or not {*held} <= {*range(len(known.classes))}:
-        raise IcisError(f"rows to hold out must differ and be below {len(known.classes)}: {held}")
-    kept = sorted({*range(len(known.classes))} - {*held})
-    if not held or not kept:
-        raise IcisError(f"{len(held)} of {len(known.classes)} known classes cannot be held out")
-    truth = known.restrict(tuple(known.classes[row] for row in held))
-    rest = known.restrict(tuple(known.classes[row] for row in kept))
-    return InjectionProblem(
-        rest, descriptors[kept], descriptors[held], truth.classes, truth=truth
-    )  # fmt: skip
+# --- folds --------------------------------------------------------------------------------------
 
 
 def folds(classes: int, k: int, seed: int) -> list[list[int]]:
@@ -90,38 +69,25 @@ def folds(classes: int, k: int, seed: int) -> list[list[int]]:
 # --- criteria -----------------------------------------------------------------------------------
 
 
-def predicted_rows(injection: Injection, classes: tuple[str, ...]) -> torch.Tensor | None:
-    """Return the rows [U, D + 1] of the joint head for some classes; None if it is not linear."""
-    joint = injection.joint
-    return joint.restrict(classes).joined().double().cpu() if isinstance(joint, Head) else None
-
-
-def held_out_cosine(injection: Injection, problem: InjectionProblem) -> float | None:
-    """Return the mean cosine between predicted and true rows [weight, bias], None without rows."""
-    truth = _truth(problem)
-    rows = predicted_rows(injection, truth.classes)
-    return None if rows is None else float(cosine_similarity(rows, _joined(truth)).mean())
-
-
 def retrieval(injection: Injection, problem: InjectionProblem) -> float | None:
     """Return the percent of held-out classes whose predicted row is nearest to their true row.
 
     Nearest by cosine, among the true rows of all held-out classes; None without rows.
     """
-    truth = _truth(problem)
+    truth = truth_of(problem)
     rows = predicted_rows(injection, truth.classes)
     if rows is None:
         return None
-    return _percent_right(normalize(rows) @ normalize(_joined(truth)).T)
+    return _percent_right(normalize(rows) @ normalize(joined_rows(truth)).T)
 
 
 def norm_ratio(injection: Injection, problem: InjectionProblem) -> float | None:
     """Return the mean norm of the predicted rows over that of the true ones, None without rows."""
-    truth = _truth(problem)
+    truth = truth_of(problem)
     rows = predicted_rows(injection, truth.classes)
-    return (
-        None if rows is None else float(rows.norm(dim=1).mean() / _joined(truth).norm(dim=1).mean())
-    )
+    if rows is None:
+        return None
+    return float(rows.norm(dim=1).mean() / joined_rows(truth).norm(dim=1).mean())
 
 
 def pseudo_accuracy(injection: Injection, problem: InjectionProblem, *, device: str) -> float:
@@ -129,7 +95,7 @@ def pseudo_accuracy(injection: Injection, problem: InjectionProblem, *, device: 
 
     See the module's docstring for what this is and what it is not.
     """
-    truth = _truth(problem)
+    truth = truth_of(problem)
     scorer = injection.unseen or injection.joint
     scorer = scorer.restrict(truth.classes).to(device)
     return _percent_right(scorer.scores(normalize(truth.weight).to(device)).cpu())
@@ -144,16 +110,6 @@ def criteria(injection: Injection, problem: InjectionProblem, *, device: str) ->
         "norm_ratio": norm_ratio(injection, problem),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _truth(problem: InjectionProblem) -> Head:
-    if problem.truth is None:
-        raise IcisError("the problem has no held-out classes: their true rows are not known")
-    return problem.truth
-
-
-def _joined(truth: Head) -> torch.Tensor:
-    return truth.joined().double().cpu()
 
 
 def _percent_right(scores: torch.Tensor) -> float:

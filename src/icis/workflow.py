@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from icis import layout, runlock
+from icis import layout
 from icis.artifacts import file_sha256, write_text
 from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Figure, Xlsa17Dataset, parse_experiment
@@ -52,20 +52,6 @@ class Workflow:
         missing = self.plan.missing_files()
         if missing:
             raise ConfigError(self.source, missing)
-
-    def forget_failures(self) -> None:
-        """Remove the results of cells that failed before, so that this run tries them again."""
-        if not runlock.is_free():
-            return
-        for key in self.plan.cells:
-            mark = layout.failed(self.name, *key)
-            if mark.exists():
-                for path in (
-                    layout.cell_metrics(self.name, *key),
-                    layout.injection(self.name, *key),
-                ):
-                    path.unlink(missing_ok=True)
-                mark.unlink()
 
     # inputs
 
@@ -168,11 +154,18 @@ class Workflow:
     def inject_state(self, wildcards: Wildcards) -> str:
         """Return the state of injected heads."""
         cell = self._cell(wildcards)
-        return f"{self.plan.injection_fingerprint(cell)} {list(self.plan.seeds[cell.key])}"
+        state = f"{self.plan.injection_fingerprint(cell)} {list(self.plan.seeds[cell.key])}"
+        return state + self._failures(cell)
 
     def evaluate_state(self, wildcards: Wildcards) -> str:
         """Return the state of a cell's metrics."""
-        return self.plan.evaluation_fingerprint(self._cell(wildcards))
+        cell = self._cell(wildcards)
+        return self.plan.evaluation_fingerprint(cell) + self._failures(cell)
+
+    def _failures(self, cell: Cell) -> str:
+        """Return how often a cell failed: after each failure it is stale once more."""
+        count = layout.failures(self.name, *cell.key)
+        return f" failed {count.read_text()}" if count.exists() else ""
 
     def collect_state(self, wildcards: Wildcards) -> str:
         """Return the state of the collected metrics."""

@@ -18,12 +18,11 @@ from icis.figures.style import (  # fmt: skip
     ends,
     limits,
     names,
-    page,
     part_title,
-    part_title_height,
     plain,
     seeds_of,
     several,
+    stacked,
 )
 from icis.results import ACCURACIES, ResultTable, Summary
 
@@ -42,11 +41,7 @@ def draw(table: ResultTable) -> Figure:
     metrics = chosen(table, METRICS)
     labels = names(table.methods)
     slot = max(LINE * max(name.count("\n") + 1.4 for name in labels), THINNEST)
-    heights = [
-        slot * len(labels) + 4 * LINE + part_title_height(group.label) for group in table.groups
-    ]
-    figure, body = page(table, sum(heights), _key(table, metrics))
-    parts = body.subfigures(len(table.groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    figure, parts = stacked(table, slot * len(labels) + 4 * LINE, _key(table, metrics))
     for g, part in enumerate(parts):
         _draw_group(part, table, g, metrics, labels)
     return figure

@@ -145,6 +145,14 @@ def page(
     return figure, upper
 
 
+def stacked(table: ResultTable, height: float, key: str) -> tuple[Figure, Sequence[SubFigure]]:
+    """Return a page with a part a group, one below the other; ``height`` is without its title."""
+    heights = [height + part_title_height(group.label) for group in table.groups]
+    figure, body = page(table, sum(heights), key)
+    parts = body.subfigures(len(table.groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    return figure, list(parts)
+
+
 def names(rows: Sequence[Row]) -> list[str]:
     """Return the methods' names, long ones broken into two lines or as few as will do."""
     longest = max((len(row.display) for row in rows), default=0)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from tqdm import tqdm
 
 from icis import layout
 from icis.artifacts import git_commit, provenance, read_metadata, write_table, write_text
 from icis.calibration import best_offset, thin
-from icis.errors import FAILED, IcisError
+from icis.errors import FAILED, IcisError, reason_of
 from icis.evaluation import Evaluation, accuracy, examine
 from icis.features import Features, load_features
 from icis.heads import Head
@@ -55,10 +57,10 @@ def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
         seen_head = load_seen_head(heads_path, int(seed))
         try:
             found, metrics = _seed(entry, manifest_path.parent, images, seen_head, offset, device)
-        except IcisError as error:
+        except Exception as error:  # one row must not take the table with it
             traceback.print_exception(error)
             log = layout.log(plan.experiment.name, "evaluate", *cell.key)
-            failed[seed] = {"reason": f"seed {seed}: {error}", "log": str(log)}
+            failed[seed] = {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}
             continue
         epoch = training.get(seed, training.get(ANY_SEED, {})).get("epoch")
         metrics |= {} if epoch is None else {"seen_epoch": float(epoch)}
@@ -154,9 +156,13 @@ def _offset(
         pseudo_seen = trainval.of_classes(set(joint.classes) - set(novel))
         if not (pseudo_unseen.classes and pseudo_seen.classes):
             continue
-        judged = examine(
-            joint, novel, test_seen=pseudo_seen, test_unseen=pseudo_unseen, device=device
-        )
+        try:
+            judged = examine(
+                joint, novel, test_seen=pseudo_seen, test_unseen=pseudo_unseen, device=device
+            )
+        except IcisError as error:  # the cell still has its own numbers
+            tqdm.write(f"{entry['file']} gives no offset: {error}", file=sys.stderr)
+            continue
         assert judged.curve is not None
         found.append(best_offset(judged.curve))
     return sum(found) / len(found) if found else None
@@ -197,15 +203,13 @@ def _write(
 ) -> None:
     name = plan.experiment.name
     about = {"artifact": "details", "cell": cell.id}
-    mark = layout.failed(name, *cell.key)
-    if any(row[1] == FAILED for row in rows):
-        write_text(mark, "")  # by which the next run knows to try again
-    else:
-        mark.unlink(missing_ok=True)
     curve = pl.concat([pl.DataFrame(schema=CURVE), *curves])
     write_table(layout.curves(name, *cell.key), curve, about)
     each_class = pl.concat([pl.DataFrame(schema=CLASS), *classes])
     write_table(layout.classes(name, *cell.key), each_class, about)
     types = {"seed": pl.Int64, "metric": pl.String, "value": pl.Float64, "problem": pl.String}
     frame = pl.DataFrame(rows, schema=types, orient="row")
+    if any(row[1] == FAILED for row in rows):  # by the new count the next run knows to try again
+        count = layout.failures(name, *cell.key)
+        write_text(count, str(int(count.read_text()) + 1 if count.exists() else 1))
     write_table(layout.cell_metrics(name, *cell.key), frame, metadata)  # last: it says all is done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from icis.artifacts import (
     write_json,
     write_table,
 )
-from icis.errors import IcisError
+from icis.errors import IcisError, reason_of
+from icis.holdout import held_out_cosine
 from icis.inputs import input_files
 from icis.methods import Injection, InjectionProblem
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
-from icis.selection import held_out_cosine
 from icis.stages.common import denormals_flushed, device_name, epochs_bar, only_one, pick_device
 from icis.stages.problems import held_out_problem, load_problem
 
@@ -90,8 +91,9 @@ class _Maker:
                     reduced = held_out_problem(problem, held_out[seed], seed)
                     entry = self._make(reduced, seed, f"{HELD_OUT}{seed}")
                     made["held_out"][str(seed)] = entry
-                except IcisError as error:  # diagnostics only: the cell has its numbers
-                    tqdm.write(f"seed {seed}: no diagnostics on held-out classes: {error}")
+                except Exception as error:  # diagnostics only: the cell has its numbers
+                    told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
+                    tqdm.write(told, file=sys.stderr)
         return made
 
     def _problem(self, seed: int) -> InjectionProblem:
@@ -106,9 +108,7 @@ class _Maker:
     def _failure(self, error: Exception, seed: int) -> dict[str, str]:
         traceback.print_exception(error)
         log = layout.log(self.plan.experiment.name, "inject", *self.cell.key)
-        known = isinstance(error, IcisError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        return {"reason": f"seed {seed}: {reason}", "log": str(log)}
+        return {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}
 
     def _make(self, problem: InjectionProblem, seed: int, name: str) -> dict[str, Any]:
         held = problem.truth is not None

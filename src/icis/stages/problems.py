@@ -9,10 +9,10 @@ import torch
 from icis.datasets.descriptors import Descriptors, load_descriptors
 from icis.errors import IcisError
 from icis.heads import Head, class_rows
+from icis.holdout import hold_out
 from icis.methods import InjectionProblem
 from icis.seeding import derive_seed
 from icis.seen_heads import load_seen_head
-from icis.selection import hold_out
 
 
 def load_problem(
