@@ -220,3 +220,13 @@ def test_held_out_classes_are_for_tables_that_show_them(plan):
     [cosine] = rows.filter(metric="held_out_cosine")["value"]
     assert -1 <= cosine <= 1
     assert len(rows.filter(metric="H_cal")) == 2
+
+
+@pytest.mark.parametrize("act", [
+    lambda plan: tabulate.run(plan, "mian"),
+    lambda plan: tabulate.plot(plan, "mian", "bars"),
+    lambda plan: finish.run(plan, "mian"),
+])  # fmt: skip
+def test_a_table_that_is_not_there_is_named_with_the_nearest(plan, act):
+    with pytest.raises(IcisError, match="there is no table 'mian'; did you mean 'main'?"):
+        act(plan)

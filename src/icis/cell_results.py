@@ -49,6 +49,7 @@ def cell_rows(plan: Plan, cell: Cell) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 def table_metrics(plan: Plan, table: str) -> pl.DataFrame:
     """Return the metrics of the cells of one table, as far as they can be computed."""
+    plan.table(table)  # or say that there is none
     cells = {cell.key: cell for cell in plan.table_cells[table] if cell.key in plan.cells}
     frames = [cell_rows(plan, cell)[0] for cell in cells.values()]
     return pl.concat(frames).sort(ORDER) if frames else _nothing()

@@ -188,6 +188,10 @@ class Plan:
             raise IcisError(no_such("cell", "/".join(key), ["/".join(k) for k in self.cells]))
         return self.cells[key]
 
+    def table(self, name: str) -> Table:
+        """Return a table's configuration."""
+        return _lookup(self.experiment.tables, name, "table")
+
     def dataset(self, name: str) -> AnyDataset:
         """Return a data set's configuration."""
         return _lookup(self.experiment.datasets, name, "data set")

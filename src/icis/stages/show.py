@@ -19,10 +19,8 @@ def run(plan: Plan, *, table: str | None, from_mlflow: bool, output: Path | None
     """Print the tables, or write one to a file."""
     name = plan.experiment.name
     tables = [table] if table else list(plan.experiment.tables)
-    unknown = [each for each in tables if each not in plan.experiment.tables]
-    if unknown:
-        known = ", ".join(plan.experiment.tables)
-        raise IcisError(f"there is no table {unknown[0]!r}; there are: {known}")
+    for each in tables:
+        plan.table(each)  # or say that there is none
     if from_mlflow:
         from icis.stages.track import rebuild
 
