@@ -1,6 +1,7 @@
 """The whole DAG on a tiny experiment: what it makes, what it makes anew, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_saved_heads_reproduce_the_metrics(finished):
             joint = load_head(path)
             expected = frame.filter(method=method, seed=seed, metric="S")["value"].item()
             assert accuracy(joint, features.split("test_seen")) == pytest.approx(expected)
+
+
+def test_the_readmes_python_runs_as_it_stands(finished, monkeypatch, capsys):
+    [code] = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for path in re.findall('"([^"]*/[^"]*)"', code):
+        name = "drawn/small.parquet" if "features" in path else "icis-hidden-32_max-epochs-30"
+        [here] = [each for each in finished.rglob("*") if str(each).endswith(name)]
+        code = code.replace(path, str(here / "seed-0.safetensors" if here.is_dir() else here))
+    exec(code, {})
+    features = load_features(finished / "data/features/drawn/small.parquet")
+    assert capsys.readouterr().out.strip() in features.classes.names
 
 
 def test_history_has_every_term_and_epoch(finished):

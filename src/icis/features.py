@@ -35,8 +35,9 @@ class Features:
         return LabelledFeatures(torch.from_numpy(self.vectors[chosen]), names)
 
 
-def load_features(path: Path) -> Features:
+def load_features(path: Path | str) -> Features:
     """Read a features file and check that its vectors are finite."""
+    path = Path(path)
     table = read_table(path)
     metadata = read_metadata(path)
     vectors = column_vectors(table["vector"])

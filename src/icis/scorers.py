@@ -112,9 +112,9 @@ def load_scorers(path: Path) -> tuple[dict[str, Scorer], dict[str, Any]]:
     return scorers, metadata
 
 
-def load_head(path: Path, *, role: str = "joint") -> Scorer:
+def load_head(path: Path | str, *, role: str = "joint") -> Scorer:
     """Load one scorer of a file: ``joint`` (all classes) or ``unseen`` (the unseen ones alone)."""
-    scorers, metadata = load_scorers(path)
+    scorers, metadata = load_scorers(Path(path))
     if role in scorers:
         return scorers[role]
     if role == "unseen" and "joint" in scorers and "unseen_classes" in metadata:
