@@ -1,5 +1,7 @@
 """Bars: means, whiskers, seeds and chance."""
 
+from itertools import pairwise
+
 import pytest
 from matplotlib.container import BarContainer
 
@@ -49,3 +51,15 @@ def test_labels_stand_in_the_tables_order():
     for row in rows_of(figure, 2):
         assert [axes.get_title() for axes in row] == ["H", "T1"]
         assert [text.get_text() for text in row[0].get_yticklabels()] == ["b", "a", "c"]
+
+
+def test_many_metrics_have_readable_titles_that_do_not_touch():
+    metrics = ["bias_gap", "to_seen", "entropy", "norm_ratio", "train_loss", "held_out_loss",
+               "held_out_cosine", "held_out_w2a"]  # fmt: skip
+    figure = draw(example_table(["a", "b"], metrics=metrics))
+    figure.draw_without_rendering()
+    titles = [axes.title for part in figure.subfigs for axes in part.axes]
+    assert titles[0].get_text() == "S − U"
+    assert all("_" not in title.get_text() for title in titles)
+    boxes = [title.get_window_extent() for title in titles]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -19,6 +19,7 @@ from icis.figures.style import (  # fmt: skip
     PURPLE,
     SKY,
     averaged,
+    broken,
     ends,
     names,
     part_title,
@@ -28,6 +29,7 @@ from icis.figures.style import (  # fmt: skip
     stacked,
 )
 from icis.results import ACCURACIES, CHANCE, ResultTable, Summary
+from icis.shown import heading
 
 COLOURS = {"T1": BLUE, "U": ORANGE, "S": GREEN, "H": PURPLE}
 GAP = 0.05
@@ -35,6 +37,8 @@ GAP = 0.05
 THINNEST = 0.2
 """Inches from one bar to the next, so that the dots of five seeds stand apart."""
 BAR = 0.68
+TITLES = 72
+"""Characters of all panels' titles side by side."""
 
 
 def draw(table: ResultTable) -> Figure:
@@ -46,18 +50,21 @@ def draw(table: ResultTable) -> Figure:
     metrics = [each for each in table.metrics if each in ACCURACIES] or list(table.metrics)
     labels = names(table.methods)
     slot = max(LINE * max(name.count("\n") + 1 for name in labels) + GAP, THINNEST)
-    figure, parts = stacked(table, slot * len(labels) + 4 * LINE, _key(table, metrics))
+    titles = [broken(heading(metric), TITLES // len(metrics)) for metric in metrics]
+    above = LINE * max(title.count("\n") for title in titles)
+    height = slot * len(labels) + 4 * LINE + above
+    figure, parts = stacked(table, height, _key(table, metrics))
     for g, part in enumerate(parts):
-        _draw_group(part, table, g, metrics, labels)
+        _draw_group(part, table, g, dict(zip(metrics, titles, strict=True)), labels)
     return figure
 
 
 def _draw_group(
-    part: SubFigure, table: ResultTable, g: int, metrics: list[str], labels: list[str]
+    part: SubFigure, table: ResultTable, g: int, titles: dict[str, str], labels: list[str]
 ) -> None:
     part_title(part, table.groups[g].label)
-    panels = part.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    panels = part.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
         chance = table.chance.cells[g, metric]
         limit = _limit(table, ACCURACIES if metric in ACCURACIES else (metric,))
         axes.set_xlim(0, limit)
@@ -65,7 +72,7 @@ def _draw_group(
         _draw_bars(axes, summaries, COLOURS.get(metric, SKY))
         if chance:
             _draw_chance(axes, chance.mean, limit)
-        axes.set_title(metric, pad=1.7 * FONT_SIZE if chance else None)
+        axes.set_title(title, pad=1.7 * FONT_SIZE if chance else None)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     panels[0].set_yticks(range(len(labels)), labels)
 

@@ -27,6 +27,8 @@ from icis.results import ACCURACIES, GroupHeader, ResultTable, Row, Summary
 
 METRICS = ("T1", "H")
 PANEL = 2.3
+MOST_LEVEL = 6
+"""Sizes up to which their labels fit side by side."""
 LOGARITHMIC = 8
 """Ratio of the most to the fewest classes from which the axis is logarithmic."""
 Counts = dict[int, tuple[int, str]]
@@ -96,6 +98,8 @@ def _draw_panel(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(list(places), list(places.values()))
+    if len(places) > MOST_LEVEL:
+        axes.tick_params(axis="x", labelrotation=90)
     if len(places) == 1:
         only = next(iter(places))
         axes.set_xlim(only - 1, only + 1)
