@@ -33,9 +33,19 @@ def backbone(dataset: str, backbone: str) -> Path:
     return Path("data/backbones") / dataset / backbone
 
 
+def partial_backbone(dataset: str, backbone: str) -> Path:
+    """Return the folder of a backbone in training, a folder a key: no output of any rule."""
+    return Path("data/partial/backbones") / dataset / backbone
+
+
 def features(dataset: str, backbone: str) -> Path:
     """Return the features: a row is an image."""
     return Path("data/features") / dataset / f"{backbone}.parquet"
+
+
+def partial_features(dataset: str, backbone: str) -> Path:
+    """Return the folder of features in the making, a folder a key: no output of any rule."""
+    return Path("data/partial/features") / dataset / backbone
 
 
 def seen_heads(dataset: str, backbone: str, head: str) -> Path:
@@ -128,6 +138,11 @@ def figure(experiment: str, table: str, kind: str, suffix: str) -> Path:
     return results(experiment) / "figures" / f"{table}.{kind}.{suffix}"
 
 
+def sources(experiment: str) -> Path:
+    """Return the record of what an experiment fetched: sizes and hashes."""
+    return results(experiment) / "sources.json"
+
+
 def tracked(experiment: str) -> Path:
     """Return the receipt of what was logged to MLflow."""
     return results(experiment) / "mlflow.json"
@@ -146,3 +161,28 @@ def log(experiment: str, step: str, *names: str) -> Path:
 def benchmark(experiment: str, step: str, *names: str) -> Path:
     """Return a rule's record of time and memory."""
     return log(experiment, step, *names).with_suffix(".benchmark.tsv")
+
+
+def downloads() -> Path:
+    """Return the folder of downloads under way, a folder a source."""
+    return Path("data/downloads")
+
+
+def fetched(source: str) -> Path:
+    """Return the folder of a source's files, unpacked."""
+    return Path("data/fetched") / source
+
+
+def manifest(source: str) -> Path:
+    """Return the list of a source's files: a row is a file."""
+    return Path("data/fetched") / f"{source}.files.parquet"
+
+
+def receipt(source: str) -> Path:
+    """Return the mark that a source was fetched whole, written last."""
+    return Path("data/fetched") / f"{source}.json"
+
+
+def first_seen() -> Path:
+    """Return the hashes of files without a published one, as they were first fetched."""
+    return Path("data/first-seen.json")

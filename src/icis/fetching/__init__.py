@@ -1,0 +1,1 @@
+"""Files that others publish: where they are, fetching and checking them, finding them again."""
