@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from icis import layout
 from icis.artifacts import read_metadata, write_table
-from icis.config import DescriptorSource, parse_experiment
+from icis.config import FileDescriptors, parse_experiment
 from icis.datasets.descriptors import load_descriptors, read_descriptors
 from icis.datasets.index import Classes
 from icis.errors import IcisError
@@ -44,7 +44,7 @@ def write(path, vectors=VECTORS, names=CLASSES.names):
         frame = pl.DataFrame(vectors, [f"a{column}" for column in range(vectors.shape[1])])
         frame.insert_column(1, pl.Series("class", names))
         frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
-    return DescriptorSource(file=str(path), **settings)
+    return FileDescriptors(file=str(path), **settings)
 
 
 def read(source, classes=CLASSES):
@@ -111,7 +111,7 @@ def test_l2_scales_every_class_to_length_one(tmp_path, name):
 def test_without_names_rows_are_the_classes_in_order(tmp_path):
     np.save(tmp_path / "att.npy", VECTORS)
     np.testing.assert_array_equal(
-        read(DescriptorSource(file=str(tmp_path / "att.npy"))).vectors, VECTORS.astype(np.float32)
+        read(FileDescriptors(file=str(tmp_path / "att.npy"))).vectors, VECTORS.astype(np.float32)
     )
 
 
@@ -123,7 +123,7 @@ def test_a_mat_file_may_hold_either_orientation(tmp_path, with_names, transposed
     if with_names:
         variables["allclasses_names"] = cells(CLASSES.names)
     savemat(path, variables)
-    found = read(DescriptorSource(file=str(path), key="w2v"))
+    found = read(FileDescriptors(file=str(path), key="w2v"))
     np.testing.assert_array_equal(found.vectors, VECTORS.astype(np.float32))
 
 
@@ -131,7 +131,7 @@ def test_a_list_of_names_goes_before_those_in_a_mat_file(tmp_path):
     path = tmp_path / "att.mat"
     savemat(path, {"att": VECTORS.T, "allclasses_names": cells(["a", "b", "c", "d"])})
     (tmp_path / "names.txt").write_text("\n".join(f"{each}\tnote" for each in CLASSES.names))
-    source = DescriptorSource(file=str(path), classes=str(tmp_path / "names.txt"))
+    source = FileDescriptors(file=str(path), classes=str(tmp_path / "names.txt"))
     np.testing.assert_array_equal(read(source).vectors, VECTORS.astype(np.float32))
 
 
@@ -145,7 +145,7 @@ def test_names_that_look_like_numbers(tmp_path):
 def test_the_column_of_names_can_be_chosen(tmp_path):
     path = tmp_path / "att.csv"
     path.write_text("bird,a,b\nauk,1,2\nwren,3,4\nowl,5,7\nkite,7,9\n")
-    found = read(DescriptorSource(file=str(path), class_column="bird"))
+    found = read(FileDescriptors(file=str(path), class_column="bird"))
     np.testing.assert_array_equal(found.vectors, [[3, 4], [1, 2], [7, 9], [5, 7]])
 
 
@@ -187,7 +187,7 @@ def test_nan_and_infinity_are_named_by_class(tmp_path, name, value):
 def test_an_empty_field_is_named_by_class(tmp_path):
     path = tmp_path / "att.csv"
     path.write_text("class,a,b\nauk,1,2\nwren,3,4\nowl,,7\nkite,7,9\n")
-    assert refusal(DescriptorSource(file=str(path))).endswith("the first is row 4 (owl)")
+    assert refusal(FileDescriptors(file=str(path))).endswith("the first is row 4 (owl)")
 
 
 def test_a_number_too_large_for_single_precision_is_named(tmp_path):
@@ -247,18 +247,18 @@ def test_another_number_of_rows(tmp_path):
     source = write(path)
     np.save(path, VECTORS[:3])
     assert refusal(source) == " has 3 rows for 4 class names"
-    assert refusal(DescriptorSource(file=str(path))) == (
+    assert refusal(FileDescriptors(file=str(path))) == (
         " has 3 rows without names, the data set 4 classes; name the rows with 'classes: FILE'"
     )
     mat = tmp_path / "att.mat"
     savemat(mat, {"att": VECTORS[:3, :2].T, "allclasses_names": cells(CLASSES.names)})
-    assert refusal(DescriptorSource(file=str(mat))) == " has 2 rows for 4 class names"
+    assert refusal(FileDescriptors(file=str(mat))) == " has 2 rows for 4 class names"
 
 
 def test_a_column_of_text_is_named(tmp_path):
     path = tmp_path / "att.csv"
     path.write_text("class,a,habitat\nauk,1,sea\nwren,3,wood\nowl,5,wood\nkite,7,air\n")
-    assert refusal(DescriptorSource(file=str(path))) == (
+    assert refusal(FileDescriptors(file=str(path))) == (
         ": the column 'habitat' is String, not a number"
     )
 
@@ -289,19 +289,19 @@ def test_an_absent_variable_is_named_with_what_there_is(tmp_path):
 def test_arrays_of_another_kind(tmp_path, array, expected):
     path = tmp_path / "att.npy"
     np.save(path, array)
-    assert refusal(DescriptorSource(file=str(path))).startswith(expected)
+    assert refusal(FileDescriptors(file=str(path))).startswith(expected)
 
 
 def test_a_table_without_components(tmp_path):
     path = tmp_path / "att.csv"
     path.write_text("class\nauk\nwren\nowl\nkite\n")
-    assert "expected numbers [classes, components]" in refusal(DescriptorSource(file=str(path)))
+    assert "expected numbers [classes, components]" in refusal(FileDescriptors(file=str(path)))
 
 
 def test_a_pickle_is_not_read(tmp_path):
     path = tmp_path / "att.npy"
     np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
-    assert refusal(DescriptorSource(file=str(path))).startswith(" is no readable .npy file: ")
+    assert refusal(FileDescriptors(file=str(path))).startswith(" is no readable .npy file: ")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -324,14 +324,14 @@ def test_a_cut_file_is_named(tmp_path, name):
 def test_several_arrays_in_one_file(tmp_path):
     with (tmp_path / "att.npy").open("wb") as file:
         np.savez(file, a=VECTORS)
-    assert refusal(DescriptorSource(file=str(tmp_path / "att.npy"))) == (
+    assert refusal(FileDescriptors(file=str(tmp_path / "att.npy"))) == (
         " holds several arrays (.npz), expected one (.npy)"
     )
 
 
 def test_another_format_is_refused(tmp_path):
     (tmp_path / "att.json").write_text("{}")
-    assert refusal(DescriptorSource(file=str(tmp_path / "att.json"))) == (
+    assert refusal(FileDescriptors(file=str(tmp_path / "att.json"))) == (
         ": descriptors are read from .mat, .npy, .csv, .parquet"
     )
 
@@ -429,7 +429,7 @@ def test_word_vectors_are_joined_to_the_official_classes(real_data, name, kind):
     names = (folder / f"{name}_classnames.txt").read_text().splitlines()
     shuffled = [each.split("\t")[0] for each in names][::-1]
     classes = Classes(tuple(shuffled), (True,) * len(shuffled))
-    source = DescriptorSource(
+    source = FileDescriptors(
         file=str(folder / f"{name}_{kind}.npy"),
         classes=str(folder / f"{name}_classnames.txt"),
         normalize="l2",
@@ -448,5 +448,5 @@ def test_two_words_for_one_thing_are_no_fault(real_data):
     folder = real_data / "descriptors"
     names = (folder / "ImageNet1K_classnames.txt").read_text().splitlines()
     classes = Classes(tuple(f"{row}" for row in range(len(names))), (True,) * len(names))
-    found = read(DescriptorSource(file=str(folder / "ImageNet1K_wiki2vec.npy")), classes)
+    found = read(FileDescriptors(file=str(folder / "ImageNet1K_wiki2vec.npy")), classes)
     assert len(np.unique(found.vectors, axis=0)) < len(found.vectors) == 1000

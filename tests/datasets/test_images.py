@@ -361,12 +361,12 @@ def test_a_fault_leaves_no_index(plan, birds):
 
 
 @pytest.mark.parametrize(
-    ("content", "workers"),
-    [(picture(3)[:45], 0), (b"", 0), (b"text", 0), (picture(3)[:45], 1)],
-    ids=["cut", "empty", "text", "in a worker"],
+    ("content", "threads"),
+    [(picture(3)[:45], 1), (b"", 1), (b"text", 1), (picture(3)[:45], 2)],
+    ids=["cut", "empty", "text", "in a thread"],
 )
 def test_an_unreadable_image_is_named_and_leaves_no_features(
-    plan, birds, monkeypatch, content, workers
+    plan, birds, monkeypatch, content, threads
 ):
     from icis import backbones
 
@@ -377,13 +377,14 @@ def test_an_unreadable_image_is_named_and_leaves_no_features(
             "mean": (0, 0, 0), "std": (1, 1, 1)}  # fmt: skip
     tiny = backbones.LoadedBackbone(torch.nn.Flatten(), data, "tiny")
     monkeypatch.setattr(backbones, "load_backbone", lambda *_: tiny)
+    monkeypatch.setattr(backbones, "weights_identity", lambda *_: {})
     with pytest.raises(IcisError) as caught:
-        extract.run(made, "birds", "tiny", device="cpu", workers=workers)
+        extract.run(made, "birds", "tiny", device="cpu", threads=threads)
     assert "images/kite/1.png" in str(caught.value)
     assert "Traceback" not in str(caught.value)
-    assert list(layout.features("birds", "tiny").parent.iterdir()) == []
+    assert not layout.features("birds", "tiny").exists()
     (birds / ROWS[3][0]).write_bytes(picture(3))
-    extract.run(made, "birds", "tiny", device="cpu", workers=workers)
+    extract.run(made, "birds", "tiny", device="cpu", threads=threads)
     vectors = pl.read_parquet(layout.features("birds", "tiny"))
     assert vectors.select("image", "class", "split").rows() == ROWS
     shades = [np.frombuffer(value, "<f4")[0] * 255 for value in vectors["vector"]]

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from icis import layout
 from icis.artifacts import column_vectors, file_sha256, read_metadata, read_table
-from icis.config import DescriptorSource, Xlsa17Dataset, parse_experiment
+from icis.config import FileDescriptors, Xlsa17Dataset, parse_experiment
 from icis.datasets.descriptors import read_descriptors
 from icis.datasets.matlab import positions, read_variables, read_variables_of, strings
 from icis.datasets.xlsa17 import read_features, read_xlsa17
@@ -64,7 +64,7 @@ def refusal(read, *args):
 
 def test_rows_and_classes_keep_their_order(tmp_path):
     config = write(tmp_path)
-    index, sources = read_xlsa17(config)
+    index, sources, _ = read_xlsa17(config)
     assert index.classes.names == tuple(CLASSES)
     assert index.classes.is_seen == (True, False, True)
     assert index.frame.rows() == [
@@ -83,7 +83,7 @@ def test_rows_and_classes_keep_their_order(tmp_path):
 
 def test_features_stand_in_the_order_of_the_index(tmp_path):
     config = write(tmp_path)
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     found = read_features(config, "r101", index)
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
@@ -111,7 +111,7 @@ def test_labels_of_one_byte_are_widened(tmp_path, dtype, count):
             "test_unseen_loc": column([count]),
         },
     )
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     assert index.frame["class"].to_list() == [*names[:-1], names[0], names[-1]]
     assert index.classes.unseen == (names[-1],)
     assert len(read_features(config, "r101", index)) == count + 1
@@ -119,23 +119,23 @@ def test_labels_of_one_byte_are_widened(tmp_path, dtype, count):
 
 def test_rows_of_one_image_get_names_of_their_own(tmp_path):
     files = cells(["a.jpg", "b.jpg", "a.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"])
-    index, _ = read_xlsa17(write(tmp_path, features={"image_files": files}))
+    index, *_ = read_xlsa17(write(tmp_path, features={"image_files": files}))
     assert index.frame["image"].to_list() == [
         "f.jpg", "a.jpg#1", "b.jpg", "c.jpg", "e.jpg", "a.jpg#3"
     ]  # fmt: skip
 
 
 def test_names_may_be_a_matrix_of_characters(tmp_path):
-    index, _ = read_xlsa17(write(tmp_path, splits={"allclasses_names": CLASSES}))
+    index, *_ = read_xlsa17(write(tmp_path, splits={"allclasses_names": CLASSES}))
     assert index.classes.names == tuple(CLASSES)
 
 
 def test_without_names_classes_and_images_are_numbered(tmp_path):
     config = write(tmp_path, features={"image_files": None}, splits={"allclasses_names": None})
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     assert index.classes.names == ("class-001", "class-002", "class-003")
     assert index.frame["image"][0] == "row-000007"
-    source = DescriptorSource(file="splits.mat")
+    source = FileDescriptors(file="splits.mat")
     path = tmp_path / "splits.mat"
     found = read_descriptors(source, path, path.read_bytes(), index.classes)
     np.testing.assert_array_equal(found.vectors, [[1, 0], [0, 1], [1, 2]])
@@ -277,7 +277,7 @@ def test_a_fault_of_the_labels_is_named(tmp_path, features, expected):
 )
 def test_features_of_another_backbone_must_agree(tmp_path, features, expected):
     config = write(tmp_path)
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     (tmp_path / "other").mkdir()
     write(tmp_path / "other", features={"image_files": None, **features})
     path = tmp_path / "other/features.mat"
@@ -459,7 +459,7 @@ def test_the_official_splits(real_data, tmp_path, name):
         splits=str(folder / "att_splits.mat"),
         features={"none": str(tmp_path / "f.mat")},
     )
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     counts = dict(index.frame["split"].value_counts().iter_rows())
     assert [counts[each] for each in ("trainval", "test_seen", "test_unseen")] == parts
     assert index.frame["row"].n_unique() == sum(parts)
@@ -490,7 +490,7 @@ def test_tiny_is_read_whole(real_data):
         splits=str(folder / "cn_splits.mat"),
         features={"mnv2": str(folder / "mnv2.mat")},
     )
-    index, _ = read_xlsa17(config)
+    index, *_ = read_xlsa17(config)
     assert dict(index.frame["split"].value_counts().iter_rows()) == {
         "trainval": 7500, "test_seen": 7500, "test_unseen": 2500
     }  # fmt: skip

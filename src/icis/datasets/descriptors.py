@@ -1,4 +1,4 @@
-"""Descriptors: a vector for every class, from .mat, .npy, .csv or .parquet."""
+"""Descriptors: a vector for every class; those from .mat, .npy, .csv or .parquet files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from icis.artifacts import column_vectors, read_metadata, read_table, require_finite
-from icis.config import DescriptorSource
+from icis.config import FileDescriptors
 from icis.datasets.images import parse_lines, parse_table
 from icis.datasets.index import Classes
 from icis.datasets.matlab import read_variables_of, strings
@@ -36,7 +36,7 @@ class Descriptors:
 
 
 def read_descriptors(
-    source: DescriptorSource, path: Path, data: bytes, classes: Classes
+    source: FileDescriptors, path: Path, data: bytes, classes: Classes
 ) -> Descriptors:
     """Read a descriptor file and join it to the classes by name (by order if it has no names)."""
     names, given = _READERS.get(path.suffix, _unknown)(source, path, data)
@@ -55,14 +55,24 @@ def read_descriptors(
             f"{path} has {len(vectors)} rows without names, the data set {len(classes.names)} "
             "classes; name the rows with 'classes: FILE'"
         )
-    require_finite(vectors, f"{path}: descriptors", classes.names)
-    _refuse_constant(vectors, classes, path)
-    if source.normalize == "l2":
+    return checked(vectors, classes, str(path), source.normalize)
+
+
+def checked(
+    vectors: NDArray[np.float64], classes: Classes, what: str, normalize: str
+) -> Descriptors:
+    """Return vectors [C, d] of the classes in single precision, scaled as ``normalize`` says.
+
+    NaN, infinity, zeros, constant vectors, and the same vector for all, are refused.
+    """
+    require_finite(vectors, f"{what}: descriptors", classes.names)
+    _refuse_constant(vectors, classes, what)
+    if normalize == "l2":
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         single = vectors.astype(np.float32)
-    require_finite(single, f"{path}: descriptors as float32", classes.names)
-    _refuse_constant(single, classes, path)
+    require_finite(single, f"{what}: descriptors as float32", classes.names)
+    _refuse_constant(single, classes, what)
     return Descriptors(single, classes)
 
 
@@ -76,7 +86,7 @@ Named = tuple[list[str] | None, NDArray[Any]]
 """Names of the rows, if they have any, and the rows."""
 
 
-def _from_mat(source: DescriptorSource, path: Path, data: bytes) -> Named:
+def _from_mat(source: FileDescriptors, path: Path, data: bytes) -> Named:
     found = read_variables_of(data, path, [source.key], ("allclasses_names",))
     names = strings(found["allclasses_names"]) if "allclasses_names" in found else None
     if source.classes is not None:
@@ -84,7 +94,7 @@ def _from_mat(source: DescriptorSource, path: Path, data: bytes) -> Named:
     return names, np.atleast_2d(np.asarray(found[source.key]))
 
 
-def _from_npy(source: DescriptorSource, path: Path, data: bytes) -> Named:
+def _from_npy(source: FileDescriptors, path: Path, data: bytes) -> Named:
     try:
         vectors = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -94,7 +104,7 @@ def _from_npy(source: DescriptorSource, path: Path, data: bytes) -> Named:
     return (_lines(source.classes) if source.classes else None), vectors
 
 
-def _from_table(source: DescriptorSource, path: Path, data: bytes) -> Named:
+def _from_table(source: FileDescriptors, path: Path, data: bytes) -> Named:
     frame = parse_table(data, str(path), text=[source.class_column])
     if source.class_column not in frame.columns:
         raise IcisError(
@@ -109,7 +119,7 @@ def _from_table(source: DescriptorSource, path: Path, data: bytes) -> Named:
     return names, values.cast(pl.Float64).to_numpy()
 
 
-def _unknown(source: DescriptorSource, path: Path, data: bytes) -> Named:
+def _unknown(source: FileDescriptors, path: Path, data: bytes) -> Named:
     raise IcisError(f"{path}: descriptors are read from {', '.join(_READERS)}")
 
 
@@ -146,14 +156,14 @@ def _join(
     return vectors[[rows[name] for name in classes.names]]
 
 
-def _refuse_constant(vectors: NDArray[np.floating], classes: Classes, path: Path) -> None:
+def _refuse_constant(vectors: NDArray[np.floating], classes: Classes, what: str) -> None:
     zero = np.flatnonzero(~vectors.any(axis=1))
     if len(zero):
-        raise IcisError(f"{path}: the descriptor of class {classes.names[zero[0]]!r} is all zeros")
+        raise IcisError(f"{what}: the descriptor of class {classes.names[zero[0]]!r} is all zeros")
     if vectors.shape[1] > 1:
         flat = np.flatnonzero(np.ptp(vectors, axis=1) == 0)
         if len(flat):
             name, value = classes.names[flat[0]], vectors[flat[0], 0]
-            raise IcisError(f"{path}: the descriptor of class {name!r} is constant ({value:g})")
+            raise IcisError(f"{what}: the descriptor of class {name!r} is constant ({value:g})")
     if len(vectors) > 1 and not np.ptp(vectors, axis=0).any():
-        raise IcisError(f"{path}: all classes have the same descriptor, nothing tells them apart")
+        raise IcisError(f"{what}: all classes have the same descriptor, nothing tells them apart")

@@ -6,25 +6,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from icis import layout
 from icis.config import (
     AnyDataset,
     Backbone,
+    DescriptorSource,
     DrawnDataset,
     GivenHead,
+    ImageNetDataset,
     ImagesDataset,
+    TextDescriptors,
+    WordDescriptors,
     Xlsa17Dataset,
 )
 from icis.datasets.paths import expand
 from icis.datasets.sources import open_source
 from icis.errors import IcisError
+from icis.fetching.benchmarks import unavailable
+from icis.fetching.catalogue import source_of
 
+IMAGENET = "imagenet-1k"
+"""The classes of a head whose rows are ImageNet's classes in the order of sorted wnids."""
 DRAWN = "attributes.csv"
 """The descriptors that a drawn data set brings with it."""
 
 
 @dataclass(frozen=True)
 class GivenFile:
-    """A file by its key in the experiment file; a relative name may also lie inside ``root``."""
+    """A file by its key in the experiment file; a relative name may also lie inside ``root``.
+
+    One that ``icis data`` fetches is stood for by its source's receipt.
+    """
 
     key: str
     name: str
@@ -32,6 +44,9 @@ class GivenFile:
 
     def path(self) -> Path:
         """Return where the file lies; for one inside a tar, the tar."""
+        source = source_of(self.name)
+        if source is not None:
+            return layout.receipt(source)
         path = expand(self.name)
         if self.root is None or path.is_absolute() or path.is_file():
             return path
@@ -40,6 +55,10 @@ class GivenFile:
 
     def problem(self) -> str | None:
         """Say why the file cannot be read, if so."""
+        source = source_of(self.name)
+        if source is not None:
+            reason = None if layout.receipt(source).exists() else unavailable(source)
+            return None if reason is None else f"{self.key}: {reason}"
         try:
             path = self.path()
             if self.root is not None and path == expand(self.root):
@@ -55,9 +74,14 @@ def index_files(dataset: str, data: AnyDataset) -> Iterator[GivenFile]:
     """Yield the files that an index is read from; none where the data set is drawn."""
     where = f"datasets.{dataset}"
     if isinstance(data, Xlsa17Dataset):
-        backbone, features = next(iter(data.features.items()))
         yield GivenFile(f"{where}.splits", data.splits)
-        yield GivenFile(f"{where}.features.{backbone}", features)
+        key = "labels" if data.labels else f"features.{next(iter(data.features))}"
+        yield GivenFile(f"{where}.{key}", data.labels_file)
+        for key, name in (("images", data.images), ("boxes", data.boxes)):
+            if name is not None:
+                yield GivenFile(f"{where}.{key}", name)
+    elif isinstance(data, ImageNetDataset):
+        yield GivenFile(f"{where}.root", data.root)
     elif isinstance(data, ImagesDataset):
         yield GivenFile(f"{where}.root", data.root)
         yield GivenFile(f"{where}.splits", data.splits, data.root)
@@ -65,14 +89,36 @@ def index_files(dataset: str, data: AnyDataset) -> Iterator[GivenFile]:
             yield GivenFile(f"{where}.class_list", data.class_list, data.root)
 
 
+def images_files(dataset: str, data: AnyDataset) -> Iterator[GivenFile]:
+    """Yield the folder of images, where it is named apart from a table of splits."""
+    if isinstance(data, Xlsa17Dataset) and data.images is not None:
+        yield GivenFile(f"datasets.{dataset}.images", data.images)
+    elif isinstance(data, ImageNetDataset):
+        yield GivenFile(f"datasets.{dataset}.root", data.root)
+
+
 def descriptor_files(dataset: str, data: AnyDataset, descriptor: str) -> Iterator[GivenFile]:
-    """Yield a descriptor's file, and the list of its rows' names if there is one."""
+    """Yield the files that a data set's descriptor is made of."""
     where, source = f"datasets.{dataset}.descriptors.{descriptor}", data.descriptors[descriptor]
-    root = data.root if isinstance(data, ImagesDataset) else None
-    if not (isinstance(data, DrawnDataset) and source.file == DRAWN):
+    drawn = isinstance(data, DrawnDataset) and getattr(source, "file", None) == DRAWN
+    if not drawn:
+        root = data.root if isinstance(data, ImagesDataset) else None
+        yield from _source_files(where, source, root)
+
+
+def _source_files(where: str, source: DescriptorSource, root: str | None) -> Iterator[GivenFile]:
+    if isinstance(source, WordDescriptors):
+        named = {"vectors": source.vectors, "names": source.names}
+    elif isinstance(source, TextDescriptors):
+        folder = source.model.removeprefix("local-dir:")
+        local = folder if folder != source.model else None
+        named = {"model": local, "descriptions": source.descriptions, "names": source.names}
+    else:
         yield GivenFile(f"{where}.file", source.file, root)
-    if source.classes is not None:
-        yield GivenFile(f"{where}.classes", source.classes)
+        named = {"classes": source.classes}
+    for key, name in named.items():
+        if name is not None:
+            yield GivenFile(f"{where}.{key}", name)
 
 
 def weight_files(name: str, backbone: Backbone) -> Iterator[GivenFile]:
@@ -88,7 +134,7 @@ def head_files(slug: str, head: GivenHead) -> Iterator[GivenFile]:
     where = f"heads.{slug.removeprefix('given-')}"
     if head.file is not None:
         yield GivenFile(f"{where}.file", head.file)
-    if head.classes is not None and not is_array(head):
+    if head.classes is not None and head.classes != IMAGENET and not is_array(head):
         yield GivenFile(f"{where}.classes", head.classes)
 
 
@@ -101,7 +147,4 @@ def is_array(head: GivenHead) -> bool:
 def head_descriptor_files(slug: str, head: GivenHead, descriptor: str) -> Iterator[GivenFile]:
     """Yield the files that the descriptors of a given head's classes are read from."""
     where = f"heads.{slug.removeprefix('given-')}.descriptors.{descriptor}"
-    source = head.descriptors[descriptor]
-    yield GivenFile(f"{where}.file", source.file)
-    if source.classes is not None:
-        yield GivenFile(f"{where}.classes", source.classes)
+    yield from _source_files(where, head.descriptors[descriptor], None)

@@ -7,12 +7,20 @@ import re
 from pathlib import Path
 
 from icis.errors import IcisError
+from icis.fetching.catalogue import source_of
 
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def expand(text: str) -> Path:
-    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's values."""
+    """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's values.
+
+    ``fetched:SOURCE/PATTERN`` is looked up in the folder of a fetched source.
+    """
+    if source_of(text) is not None:
+        from icis.fetching.receipts import locate
+
+        return locate(text)
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from tqdm import tqdm
 
-from icis.config import ImagesDataset
+from icis.config import ImageNetDataset, ImagesDataset, Xlsa17Dataset
 from icis.datasets.paths import expand
-from icis.datasets.sources import ImageSource, open_source
+from icis.datasets.sources import ImageSource, open_source, with_parts
 from icis.errors import IcisError
 from icis.layout import raw
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from icis.methods.base import Progress
     from icis.plan import Plan
 
@@ -75,14 +77,14 @@ def only_one(output: Path) -> Iterator[None]:
         yield
 
 
-def images_of(plan: Plan, dataset: str) -> tuple[ImagesDataset, ImageSource]:
-    """Return the data set as images with a table of splits, and the source of its files.
+def images_config(plan: Plan, dataset: str) -> ImagesDataset:
+    """Return the data set as images with a table of splits.
 
     A drawn data set is one, once it is drawn.
     """
     data = plan.dataset(dataset)
     if data.kind == "drawn":
-        data = ImagesDataset(
+        return ImagesDataset(
             kind="images",
             root=str(raw(dataset)),
             descriptors=data.descriptors,
@@ -90,5 +92,23 @@ def images_of(plan: Plan, dataset: str) -> tuple[ImagesDataset, ImageSource]:
             split_version=data.split_version,
         )
     if not isinstance(data, ImagesDataset):
-        raise IcisError(f"datasets.{dataset} has no images: its kind is {data.kind}")
-    return data, open_source(expand(data.root))
+        raise IcisError(f"datasets.{dataset} has no table of images: its kind is {data.kind}")
+    return data
+
+
+def image_source(plan: Plan, dataset: str, frame: pl.DataFrame | None = None) -> ImageSource:
+    """Return the source of the data set's images, by the names that they have in its index.
+
+    ``frame`` is the index: where its images are parts of files, it tells which.
+    """
+    data = plan.dataset(dataset)
+    if isinstance(data, Xlsa17Dataset):
+        if data.images is None:
+            raise IcisError(f"datasets.{dataset} has features only; set its images to a folder")
+        root = data.images
+    elif isinstance(data, ImageNetDataset):
+        root = data.root
+    else:
+        root = images_config(plan, dataset).root
+    source = open_source(expand(root))
+    return source if frame is None else with_parts(source, frame)
