@@ -59,6 +59,21 @@ def test_a_safetensors_file_with_a_list_of_names_gives_the_same(tmp_path):
     np.testing.assert_array_equal(head.joined(), np.column_stack([WEIGHT, BIAS]))
 
 
+@pytest.mark.parametrize("file", [None, "head.npz", "head.safetensors"])
+def test_imagenets_classes_need_no_file(file):
+    names, sources = head_classes(given(file=file, classes="imagenet-1k"))
+    assert len(names) == 1000
+    assert names[:2] == ("n01440764", "n01443537")
+    assert list(sources) == ["timm ImageNetInfo"]
+
+
+@pytest.mark.real_data
+def test_imagenets_order_is_that_of_a_real_head(real_data):
+    file = str(real_data / "heads" / "imagenet1k_mobilenetv2.npz")
+    names, _ = head_classes(given(file=file, classes="wnids"))
+    assert names == head_classes(given(file=file, classes="imagenet-1k"))[0]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

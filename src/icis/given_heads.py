@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ from safetensors.numpy import load_file
 
 from icis.artifacts import file_sha256
 from icis.config import GivenHead
-from icis.datasets.files import is_array
+from icis.datasets.files import IMAGENET, is_array
 from icis.datasets.images import parse_lines
 from icis.datasets.paths import expand
+from icis.describing.names import imagenet_wnids
 from icis.errors import IcisError
 from icis.heads import Head
 
 
 def head_classes(config: GivenHead) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the class names of a given head's rows, and the hash of the file they stand in."""
+    """Return the class names of a given head's rows, and the hash of the file they stand in.
+
+    ImageNet's names stand in timm: its version takes the place of a hash.
+    """
     assert config.classes is not None
+    if config.classes == IMAGENET:
+        return imagenet_wnids(), {"timm ImageNetInfo": version("timm")}
     if is_array(config):
         path = _file(config)
         names = _array(_arrays(path), config.classes, path)

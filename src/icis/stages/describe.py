@@ -1,43 +1,46 @@
-"""Read the class descriptors of a data set."""
+"""Read or make the class descriptors of a data set."""
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 
 import pyarrow as pa
 
 from icis import layout
-from icis.artifacts import file_sha256, provenance, vector_column, write_table
+from icis.artifacts import provenance, vector_column, write_table
 from icis.config import Xlsa17Dataset
-from icis.datasets.descriptors import Descriptors, read_descriptors
+from icis.datasets.descriptors import Descriptors
 from icis.datasets.images import read_beside
 from icis.datasets.index import load_index
 from icis.datasets.paths import expand
+from icis.describing.sources import read_source
 from icis.errors import IcisError
 from icis.plan import Plan
-from icis.stages.common import images_of
+from icis.stages.common import image_source, images_config
 
 
-def run(plan: Plan, dataset: str, descriptor: str) -> None:
+def run(plan: Plan, dataset: str, descriptor: str, *, device: str = "cpu") -> None:
     """Write the descriptors: a row a class, in the order of the index's classes."""
     config = plan.dataset(dataset)
     if descriptor not in config.descriptors:
         known = ", ".join(config.descriptors)
         raise IcisError(f"datasets.{dataset} has no descriptor {descriptor!r}, only: {known}")
-    source = config.descriptors[descriptor]
-    path = expand(source.file)
-    if path.is_file() or isinstance(config, Xlsa17Dataset):
-        if not path.is_file():
+
+    def read(name: str) -> tuple[Path, bytes]:
+        path = expand(name)
+        if path.is_file():
+            return path, path.read_bytes()
+        if isinstance(config, Xlsa17Dataset):
             raise IcisError(f"datasets.{dataset}.descriptors.{descriptor}: {path} does not exist")
-        data = path.read_bytes()
-    else:
-        images, files = images_of(plan, dataset)
-        data = read_beside(source.file, files, expand(images.root))
-    sources = {source.file: hashlib.sha256(data).hexdigest()}
-    if source.classes is not None:
-        sources[source.classes] = file_sha256(expand(source.classes))
-    classes = load_index(layout.index(dataset))[0].classes
-    found = read_descriptors(source, path, data, classes)
+        images, files = images_config(plan, dataset), image_source(plan, dataset)
+        return path, read_beside(name, files, expand(images.root))
+
+    found, sources, facts = read_source(
+        config.descriptors[descriptor],
+        load_index(layout.index(dataset))[0].classes,
+        read=read,
+        device=device,
+    )
     metadata = provenance(
         "descriptors",
         fingerprint=plan.descriptor_fingerprint(dataset, descriptor),
@@ -46,7 +49,8 @@ def run(plan: Plan, dataset: str, descriptor: str) -> None:
         dataset=dataset,
         descriptor=descriptor,
         dim=found.vectors.shape[1],
-        classes=classes.as_metadata(),
+        classes=found.classes.as_metadata(),
+        **facts,
     )
     write_table(layout.descriptors(dataset, descriptor), descriptor_table(found), metadata)
 

@@ -1,0 +1,1 @@
+"""Descriptors made of class names or of free text."""
