@@ -6,9 +6,9 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import torch
@@ -26,10 +26,11 @@ from icis.backbones import (
 from icis.base_classifier import stratified_holdout
 from icis.compat import timm
 from icis.config import Backbone, Training
+from icis.course import Course
 from icis.datasets.sources import ImageSource
 from icis.errors import IcisError
-from icis.extraction import batches, collate
-from icis.metrics import per_class_accuracy
+from icis.extraction import collate
+from icis.resuming import load_state, save_state, say
 from icis.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -119,10 +120,14 @@ def train_backbone(
     workers: int,
     device: str,
     progress: Progress | None = None,
+    partial: Path | None = None,
 ) -> TrainedBackbone:
     """Train by cross-entropy with AdamW on a one-cycle schedule; keep the epoch selected.
 
-    The result does not depend on the number of workers.
+    ``labels`` are class numbers below ``classes``. The result does not depend on the number of
+    workers. After each epoch the state is saved in the folder ``partial``; a run that finds it
+    there goes on from it and ends, on the CPU, with the same bits as one that was not interrupted.
+    The folder must be used for one configuration and one set of images only.
     """
     recipe = config.train
     assert recipe is not None
@@ -147,58 +152,48 @@ def train_backbone(
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
+            pin_memory=device.startswith("cuda"),
             drop_last=training and len(picked) > recipe.batch_size,
             generator=torch.Generator(),  # or it would draw from the global one, as dropout does
         )
 
     train = loader(rows, training=True)
     holdout = loader(held, training=False) if len(held) else None
-    trained = _epochs(model, data, recipe, train, holdout, device, progress)
-    return replace(trained, arguments=starting_arguments(config))
+    course = Course(model, recipe, len(train), device)
+    if partial is not None and (found := load_state(partial)) is not None:
+        course.resume(*found)
+        say(f"training goes on after epoch {len(course.history)} of {recipe.epochs}")
+    _epochs(course, train, holdout, progress, partial)
+    epoch = course.keep_selected()
+    history = pl.DataFrame(course.history).select("epoch", "loss", "holdout_accuracy")
+    return TrainedBackbone(model, data, epoch, history, starting_arguments(config))
 
 
 def _epochs(
-    model: Any,
-    data: dict[str, Any],
-    recipe: Training,
+    course: Course,
     train: DataLoader[Any],
     holdout: DataLoader[Any] | None,
-    device: str,
     progress: Progress | None,
-) -> TrainedBackbone:
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    steps = max(recipe.epochs * len(train), 2)  # a cycle of one step would be its end: no rate
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps
-    )
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    history: list[dict[str, float | None]] = []
-    best, best_state, kept = -math.inf, None, recipe.epochs
-    for epoch in range(1, recipe.epochs + 1):
-        model.train()
-        total = 0.0
-        for pixels, target in batches(train):
-            optimizer.zero_grad(set_to_none=True)
-            pixels = pixels.to(device, memory_format=torch.channels_last)
-            loss = criterion(model(pixels), target.to(device))
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        if not math.isfinite(total):
-            raise IcisError(f"training the backbone: the loss became {total} in epoch {epoch}")
-        accuracy = _accuracy(model, holdout, device) if holdout else None
-        history.append({"epoch": epoch, "loss": total / len(train), "holdout_accuracy": accuracy})
-        if accuracy is not None and accuracy > best:
-            best, kept = accuracy, epoch
-            best_state = {key: value.clone() for key, value in model.state_dict().items()}
+    partial: Path | None,
+) -> None:
+    recipe = course.recipe
+    for epoch in range(len(course.history) + 1, recipe.epochs + 1):
+        for images in (train, holdout):
+            if images is not None:
+                cast(SeededOrder, images.sampler).epoch = epoch - 1
+        # dropout draws from these; seeded anew, they need not be saved
+        torch.manual_seed(derive_seed("dropout", recipe.seed, epoch))
+        loss = course.train_epoch(train, frozen=epoch <= recipe.frozen_epochs)
+        if not math.isfinite(loss):
+            raise IcisError(
+                f"training the backbone: the loss became {loss} in epoch {epoch}; "
+                "lower train.learning_rate"
+            )
+        course.record(loss, course.accuracy(holdout) if holdout else None)
+        if partial is not None:
+            save_state(partial, epoch, course.tensors(), course.facts())
         if progress:
-            progress(epoch, total / len(train))
-    if best_state is not None:
-        model.load_state_dict(best_state)
-    return TrainedBackbone(model, data, kept, pl.DataFrame(history))
+            progress(epoch, loss)
 
 
 def _augmentation(data: dict[str, Any], recipe: Training) -> ImageTransform:
@@ -213,16 +208,6 @@ def _augmentation(data: dict[str, Any], recipe: Training) -> ImageTransform:
         std=data["std"],
     )
     return transform
-
-
-def _accuracy(model: torch.nn.Module, images: DataLoader[Any], device: str) -> float:
-    model.eval()
-    predicted, target = [], []
-    with torch.inference_mode():
-        for pixels, labels in batches(images):
-            predicted.append(model(pixels.to(device)).argmax(1).cpu())
-            target.append(torch.as_tensor(labels))
-    return per_class_accuracy(torch.cat(predicted), torch.cat(target))
 
 
 def save_backbone(trained: TrainedBackbone, folder: Path) -> None:
