@@ -1,9 +1,6 @@
-"""Backbones: decoding, training, saving and loading, extraction; tiny models on drawn images."""
+"""Backbones: decoding, loading, extraction; tiny models on drawn images."""
 
-import gc
 import io
-import json
-import multiprocessing
 import os
 import random
 import subprocess
@@ -16,65 +13,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from icis.backbones import (
-    LoadedBackbone,
     create_model,
     decode,
     decoder_identity,
     evaluation_transform,
     load_backbone,
 )
-from icis.compat import timm
-from icis.config import Backbone, Training, Transform
+from icis.config import Backbone, Transform
 from icis.datasets.sources import open_source
 from icis.errors import IcisError
-from icis.extraction import extract
-from icis.finetuning import LabelledImages, SeededOrder, save_backbone, train_backbone
+from icis.extraction.run import extract
 from icis.heads import Head
-
-COUNT, CLASSES = 40, 4
-SMALL = Transform(image_size=32, crop_pct=1.0, interpolation="bilinear")
-
-
-def tiny(*, model="resnet10t", weights="random", transform=SMALL, **training):
-    recipe = Training(**{"epochs": 1, "batch_size": 8, "crop_scale": 0.5, **training})
-    return Backbone(model=model, weights=weights, transform=transform, train=recipe)
+from tests.small_images import COUNT, break_one, features_of, tiny, write_images
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Return a source of 40 noisy 32 x 32 images, their names and labels."""
-    folder = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    names, labels = [], []
-    for number in range(COUNT):
-        label = number % CLASSES
-        pixels = generator.integers(0, 120, (32, 32, 3))
-        pixels[:, :, label % 3] += 60 + 30 * (label // 3)
-        name = f"image{number:02d}.png"
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / name)
-        names.append(name)
-        labels.append(label)
-    return open_source(folder), names, labels
-
-
-def trained_on(images, config, *, workers=0):
-    source, names, labels = images
-    return train_backbone(
-        config, source, names, labels, classes=CLASSES, workers=workers, device="cpu"
-    )
-
-
-def features_of(backbone, images, **settings):
-    source, names, _ = images
-    how = {"batch_size": 16, "precision": "float32", "workers": 0, "device": "cpu", **settings}
-    return np.concatenate(list(extract(backbone, source, names, **how)))
-
-
-def assert_same_weights(one, other):
-    one, other = one.model.state_dict(), other.model.state_dict()
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 # --- importing timm ---------------------------------------------------------------------------
@@ -105,6 +60,9 @@ class Bytes:
 
     def read(self, name):
         return self.data
+
+    def box(self, name):
+        return None
 
 
 def picture():
@@ -282,165 +240,6 @@ def test_configured_transform_is_applied():
     np.testing.assert_allclose(pixels.permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
-# --- training, saving, loading ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained(images):
-    return trained_on(images, tiny())
-
-
-def without_classifier(trained):
-    """Return the trained model in memory as an extractor, past save and load."""
-    trained.model.reset_classifier(0)
-    return LoadedBackbone(trained.model.eval(), trained.data, "in memory")
-
-
-def test_saved_and_loaded_gives_identical_features(images, tmp_path):
-    config = tiny(epochs=2)
-    trained = trained_on(images, config)
-    save_backbone(trained, tmp_path)
-    loaded = load_backbone(config, tmp_path)
-    assert loaded.architecture == "resnet10t"
-    assert loaded.data == trained.data
-    found = features_of(loaded, images)
-    assert found.shape == (COUNT, 512)
-    assert np.array_equal(found, features_of(without_classifier(trained), images))
-    assert found.std(axis=0).max() > 0.01
-
-
-def test_saved_checkpoint_stands_on_its_own(images, trained, tmp_path):
-    """Another experiment takes it as local-dir weights, without repeating the transform."""
-    save_backbone(trained, tmp_path)
-    assert {each.name for each in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-    loaded = load_backbone(Backbone(weights=f"local-dir:{tmp_path}"))
-    assert loaded.data == trained.data
-    again = load_backbone(tiny(), tmp_path)
-    assert np.array_equal(features_of(loaded, images), features_of(again, images))
-
-
-@pytest.mark.parametrize("forgetful", [False, True])
-def test_training_from_a_checkpoint_keeps_its_model_arguments(images, tmp_path, forgetful):
-    """Without pad_type the same weights make another network, and nothing complains."""
-    start = timm.create_model("mobilenetv2_035", pad_type="same")
-    timm.models.save_for_hf(
-        start, tmp_path / "start", model_args={"pad_type": "same"}, safe_serialization=True
-    )
-    config = tiny(model="", weights=f"local-dir:{tmp_path}/start")
-    trained = trained_on(images, config)
-    if forgetful:  # as timm was before 1.0.31
-        trained.model._model_args = {}
-    save_backbone(trained, tmp_path / "trained")
-    about = json.loads((tmp_path / "trained/config.json").read_text())
-    assert about["model_args"]["pad_type"] == "same"
-    assert about["num_classes"] == CLASSES
-    found = features_of(load_backbone(config, tmp_path / "trained"), images)
-    assert np.array_equal(found, features_of(without_classifier(trained), images))
-
-
-@pytest.fixture(scope="module")
-def dropout(tmp_path_factory):
-    """Return a starting checkpoint whose training draws random numbers in the model too."""
-    folder = tmp_path_factory.mktemp("dropout")
-    torch.manual_seed(0)
-    start = timm.create_model("resnet10t", drop_rate=0.5)
-    timm.models.save_for_hf(start, folder, model_args={"drop_rate": 0.5}, safe_serialization=True)
-    return f"local-dir:{folder}"
-
-
-def test_same_seed_same_weights_with_any_number_of_workers(images, dropout):
-    config = tiny(weights=dropout, model="", epochs=2)
-    torch.manual_seed(1)
-    one = trained_on(images, config)
-    torch.manual_seed(2)
-    again = trained_on(images, config)
-    with_workers = trained_on(images, config, workers=2)
-    assert one.model.drop_rate == 0.5
-    assert_same_weights(one, again)
-    assert_same_weights(one, with_workers)
-    assert one.history.equals(with_workers.history)
-
-
-def test_other_seed_other_weights(images, trained):
-    other = trained_on(images, tiny(seed=1))
-    assert not torch.equal(other.model.fc.weight, trained.model.fc.weight)
-
-
-def test_random_starts_do_not_depend_on_what_ran_before(images, trained):
-    torch.manual_seed(12345)
-    random.seed(54321)
-    assert_same_weights(trained_on(images, tiny()), trained)
-
-
-def test_training_learns(images):
-    trained = trained_on(images, tiny(epochs=6, learning_rate=3e-3))
-    losses = trained.history["loss"].to_list()
-    assert losses[-1] < 0.7 * losses[0]
-    assert trained.epoch == 6
-    assert trained.history["holdout_accuracy"].is_null().all()
-
-
-def test_holdout_keeps_the_best_epoch(images):
-    source, names, labels = images
-    config = tiny(epochs=5, selection="holdout", holdout=0.4, learning_rate=3e-3)
-    trained = trained_on(images, config)
-    accuracies = trained.history["holdout_accuracy"].to_list()
-    assert trained.epoch == accuracies.index(max(accuracies)) + 1
-    from icis.base_classifier import stratified_holdout
-
-    _, held = stratified_holdout(torch.tensor(labels), 0.4, 0)
-    transform = evaluation_transform(trained.data)
-    pixels = torch.stack([transform(decode(source, names[row])) for row in held.tolist()])
-    with torch.inference_mode():
-        predicted = trained.model.eval()(pixels).argmax(1)
-    target = torch.tensor(labels)[held]
-    per_class = [float((predicted[target == c] == c).double().mean()) for c in range(CLASSES)]
-    assert 100 * np.mean(per_class) == pytest.approx(max(accuracies))
-
-
-def test_an_epoch_of_one_batch_trains(images):
-    source, names, labels = images
-    model = create_model(tiny(), num_classes=CLASSES)
-    few = (source, names[:8], labels[:8])
-    torch.manual_seed(0)
-    trained = trained_on(few, tiny(learning_rate=0.01))
-    again = trained_on(few, tiny(learning_rate=1e-12))
-    assert model.fc.weight.shape == trained.model.fc.weight.shape
-    assert (trained.model.fc.weight - again.model.fc.weight).abs().max() > 1e-3
-
-
-def test_a_loss_that_is_no_number_names_the_epoch(images):
-    with pytest.raises(IcisError, match=r"backbone: the loss became nan in epoch \d"):
-        trained_on(images, tiny(learning_rate=1e30, epochs=3))
-
-
-def test_augmentation_leaves_the_global_generators_alone(images):
-    source, names, labels = images
-    drawn = LabelledImages(
-        source, names, labels, lambda image: torch.tensor([random.random(), torch.rand(())])
-    )
-    random.seed(1)
-    torch.manual_seed(1)
-    expected = random.random(), float(torch.rand(()))
-    random.seed(1)
-    torch.manual_seed(1)
-    first, again, other = drawn[0, 7][0], drawn[1, 7][0], drawn[0, 8][0]
-    assert (random.random(), float(torch.rand(()))) == expected
-    assert torch.equal(first, again)
-    assert not (first == other).any()
-
-
-def test_every_epoch_has_an_order_and_augmentations_of_its_own():
-    order = SeededOrder(20, 0, shuffle=True)
-    first, second = list(order), list(order)
-    assert sorted(row for row, _ in first) == list(range(20))
-    assert [row for row, _ in first] != [row for row, _ in second]
-    assert len({seed for _, seed in first + second}) == 40
-    assert list(SeededOrder(20, 0, shuffle=True)) == first
-    assert list(SeededOrder(20, 1, shuffle=True)) != first
-    assert [row for row, _ in SeededOrder(20, 0, shuffle=False)] == list(range(20))
-
-
 # --- extraction -------------------------------------------------------------------------------
 
 
@@ -458,8 +257,8 @@ def test_features_are_the_models_output_in_the_order_of_the_names(images, backbo
     for name in order:
         with torch.no_grad():
             expected.append(backbone.model(transform(decode(source, name))[None])[0].numpy())
-    for workers in (0, 2):
-        found = features_of(backbone, (source, order, None), workers=workers, batch_size=7)
+    for threads in (1, 2):
+        found = features_of(backbone, (source, order, None), threads=threads, batch_size=7)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
 
@@ -473,7 +272,7 @@ def test_bfloat16_is_close_to_float32(images, backbone):
 
 def test_between_batches_the_caller_has_its_own_modes(images, backbone):
     source, names, _ = images
-    how = {"batch_size": 16, "precision": "bfloat16", "workers": 0, "device": "cpu"}
+    how = {"batch_size": 16, "precision": "bfloat16", "threads": 1, "device": "cpu"}
     torch.manual_seed(3)
     state = torch.get_rng_state()
     for _ in extract(backbone, source, names, **how):
@@ -489,59 +288,23 @@ def test_between_batches_the_caller_has_its_own_modes(images, backbone):
 @pytest.fixture
 def one_broken(images, tmp_path):
     """Return the images with one of them cut off."""
-    source, names, labels = images
-    for name in names:
-        data = source.read(name)
-        (tmp_path / name).write_bytes(data[: len(data) // 2] if name == names[21] else data)
-    return open_source(tmp_path), names, labels
+    return break_one(images, tmp_path)
 
 
 MESSAGE = r"^image 'image21\.png' is unreadable: .+$"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_extraction_names_an_unreadable_image_in_one_line(one_broken, backbone, workers):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_extraction_names_an_unreadable_image_in_one_line(one_broken, backbone, threads):
     with pytest.raises(IcisError, match=MESSAGE) as caught:
-        features_of(backbone, one_broken, workers=workers)
+        features_of(backbone, one_broken, threads=threads)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training_names_an_unreadable_image_in_one_line(one_broken, workers):
-    with pytest.raises(IcisError, match=MESSAGE) as caught:
-        trained_on(one_broken, tiny(), workers=workers)
-    assert "\n" not in str(caught.value)
-
-
-def test_holdout_names_an_unreadable_image_in_one_line(one_broken):
-    config = tiny(selection="holdout", holdout=0.9, batch_size=2)
-    with pytest.raises(IcisError, match=MESSAGE) as caught:
-        trained_on(one_broken, config, workers=2)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("train", [False, True])
-def test_workers_end_with_the_error(one_broken, backbone, train):
-    gc.collect()
-    gc.disable()  # what only the collector would find lives on for as long as it likes
-    try:
-        if train:
-            trained_on(one_broken, tiny(), workers=2)
-        else:
-            features_of(backbone, one_broken, workers=2)
-        pytest.fail("the image was read")
-    except IcisError:
-        pass
-    try:
-        assert not multiprocessing.active_children()
-    finally:
-        gc.enable()
 
 
 def test_a_missing_image_is_named(images, backbone):
     source, names, _ = images
     with pytest.raises(IcisError, match=r"gone\.png cannot be read"):
-        features_of(backbone, (source, [*names, "gone.png"], None), workers=2)
+        features_of(backbone, (source, [*names, "gone.png"], None), threads=2)
 
 
 # --- real data --------------------------------------------------------------------------------
@@ -560,6 +323,6 @@ def test_a_real_checkpoint_with_its_own_head_knows_real_photographs(real_data, t
     backbone = load_backbone(Backbone(weights=f"local-dir:{folder}"))
     classifier = load_file(folder / "model.safetensors")
     assert torch.equal(classifier["classifier.weight"], head.weight)
-    features = features_of(backbone, (source, names, None), workers=2, batch_size=50)
+    features = features_of(backbone, (source, names, None), threads=2, batch_size=50)
     top1 = head.scores(torch.from_numpy(features)).argmax(1) == torch.arange(1000)
     assert float(top1.double().mean()) >= 0.8

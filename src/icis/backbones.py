@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from icis.compat import timm
 from icis.config import Backbone
-from icis.datasets.paths import expand
-from icis.datasets.sources import ImageSource
+from icis.datasets.sources import Box, ImageSource
 from icis.errors import IcisError
+from icis.weights import (
+    ModelFiles,
+    cannot_be_had,
+    check_model_name,
+    mismatches,
+    starting_files,
+)
 
 ImageTransform = Callable[[Image.Image], torch.Tensor]
+PixelTransform = Callable[[Image.Image], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -42,42 +48,70 @@ def load_backbone(config: Backbone, trained: Path | None = None) -> LoadedBackbo
 def create_model(
     config: Backbone, *, num_classes: int | None = None, folder: Path | None = None
 ) -> Any:
-    """Create a timm model with starting weights as configured.
+    """Create a timm model with starting weights as configured, or with those in ``folder``.
 
-    Its classifier has ``num_classes`` rows; None keeps the one that comes with the weights.
+    Its classifier is new and has ``num_classes`` rows; None keeps the one that comes with the
+    weights. Weights are loaded whole, with their own classifier, so that every tensor is checked:
+    with another number of classes timm passes over missing ones.
     """
-    directory = folder or _starting_folder(config)
-    source = f"local-dir:{directory}" if directory else config.model
-    if directory and not (directory / "config.json").is_file():
-        raise IcisError(f"{directory} has no config.json: it is no timm local-dir checkpoint")
+    files = _files(config, folder)
+    if files is None and config.weights == "random":
+        check_model_name(config.model, config.model)
+        chosen = {} if num_classes is None else {"num_classes": num_classes}
+        return _create(config.model, None, pretrained=False, **chosen)
+    model = _create(f"local-dir:{files.folder}" if files else config.model, files, pretrained=True)
+    if num_classes is not None:
+        model.reset_classifier(num_classes)
+    return model
+
+
+def _create(source: str, files: ModelFiles | None = None, **settings: int) -> Any:
     try:
-        return timm.create_model(
-            source,
-            pretrained=directory is not None or config.weights == "pretrained",
-            **({} if num_classes is None else {"num_classes": num_classes}),
-        )
+        return timm.create_model(source, **settings)
     except Exception as error:  # hub, file and architecture errors have no common type
-        what = f"backbone {source}: the model or its weights cannot be had"
-        raise IcisError(f"{what}: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        if files is None:
+            raise cannot_be_had(source, reason) from error
+        unfit = mismatches(files, _create(source, pretrained=False))
+        if not unfit:
+            raise cannot_be_had(files.name, reason) from error
+        raise IcisError(
+            f"backbone {files.name}: its tensors do not fit the {files.architecture} that its "
+            f"config.json describes: {unfit}; put config.json and weights of one model there"
+        ) from error
+
+
+def _files(config: Backbone, trained: Path | None) -> ModelFiles | None:
+    if trained is None:
+        return starting_files(config)
+    files = ModelFiles(f"local-dir:{trained}", trained)
+    files.check()
+    return files
+
+
+def weights_identity(config: Backbone, trained: Path | None = None) -> dict[str, str]:
+    """Return the SHA-256 of the files that the weights are read from, by file.
+
+    A file of the hub is named with its repository and commit. Random weights, and pretrained ones
+    that timm fetches by itself, have no files to hash and say so instead.
+    """
+    files = _files(config, trained)
+    if files is not None:
+        return files.identity()
+    if config.weights == "random":
+        return {"random": "weights drawn from train.seed"}
+    return {f"timm:{config.model}": "fetched by timm itself, not hashed"}
 
 
 def starting_arguments(config: Backbone) -> dict[str, Any]:
-    """Return the arguments by which a local-dir checkpoint changes its architecture.
+    """Return the arguments by which a checkpoint changes its architecture.
 
     A model that is trained from it must be saved with them: timm does not keep them by itself
     (before 1.0.31), and without them loads the weights into another network.
     """
-    directory = _starting_folder(config)
-    if directory is None:
-        return {}
-    arguments = json.loads((directory / "config.json").read_text()).get("model_args") or {}
+    files = starting_files(config)
+    arguments = (files.config.get("model_args") or {}) if files else {}
     return {key: value for key, value in arguments.items() if key != "num_classes"}
-
-
-def _starting_folder(config: Backbone) -> Path | None:
-    if not config.weights.startswith("local-dir:"):
-        return None
-    return expand(config.weights.removeprefix("local-dir:"))
 
 
 def architecture_of(model: Any) -> str:
@@ -105,16 +139,59 @@ def evaluation_transform(data: dict[str, Any]) -> ImageTransform:
     return transform
 
 
+def pixel_transform(data: dict[str, Any]) -> PixelTransform:
+    """Return timm's evaluation transform up to its last step: an image as uint8 [H, W, 3].
+
+    ``normalise`` does the last step for a whole batch.
+    """
+    steps = timm.data.create_transform(**data, is_training=False, normalize=False)
+
+    def transform(image: Image.Image) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = steps(image).permute(1, 2, 0).numpy()
+        return pixels
+
+    return transform
+
+
+def normalise(pixels: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:
+    """Return uint8 pixels [B, H, W, 3] as the model's input [B, 3, H, W], channels_last.
+
+    Equals what timm's evaluation transform makes of each image.
+    """
+    batch, height, width, channels = pixels.shape
+    # a whole line at a time: broadcasting over 3 channels alone is several times slower
+    mean, std = (
+        torch.tensor(data[key], dtype=torch.float32, device=pixels.device).repeat(width)
+        for key in ("mean", "std")
+    )
+    lines = pixels.view(batch, height, width * channels).to(torch.float32)
+    lines.div_(255).sub_(mean).div_(std)
+    return lines.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
 def decode(source: ImageSource, name: str) -> Image.Image:
-    """Return an image as RGB, upright; an unreadable one is named."""
+    """Return an image as RGB, upright, cut to its box; an unreadable one is named."""
     data = source.read(name)
     try:
-        return _to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        image: Image.Image = Image.open(io.BytesIO(data))
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what is upright
+        image = _to_rgb(image)
     except UnidentifiedImageError as error:
         what = "it is empty, damaged or of a format that Pillow does not know"
         raise IcisError(f"image {name!r} is unreadable: {what}") from error
     except Exception as error:  # each format's decoder has errors of its own
         raise IcisError(f"image {name!r} is unreadable: {error}") from error
+    box = source.box(name)
+    return image if box is None else _cut(image, box, name)
+
+
+def _cut(image: Image.Image, box: Box, name: str) -> Image.Image:
+    left, top = max(box[0], 0), max(box[1], 0)
+    right, bottom = min(box[2], image.width), min(box[3], image.height)
+    if left >= right or top >= bottom:
+        size = f"{image.width} x {image.height}"
+        raise IcisError(f"image {name!r}: its box {list(box)} is empty in an image of {size}")
+    return image.crop((left, top, right, bottom))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -124,7 +201,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode == "P":  # a palette with transparency: convert("RGB") would warn
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def decoder_identity() -> str:
