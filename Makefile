@@ -52,5 +52,6 @@ lock: $(VENV)/.installed  ## write the versions installed into requirements.lock
 	mv requirements.lock.new requirements.lock
 	touch $(VENV)/.installed
 
-clean:  ## remove everything that is computed (not the environment)
-	rm -rf results/*/ data/*/ logs .snakemake mlflow.db mlartifacts mlruns
+clean:  ## remove everything that is computed (not what was fetched, nor the environment)
+	find data -mindepth 1 -maxdepth 1 -type d ! -name fetched ! -name downloads -exec rm -rf {} +
+	rm -rf results/*/ logs .snakemake mlflow.db mlartifacts mlruns

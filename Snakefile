@@ -34,6 +34,7 @@ container: "docker://icis:latest"
 
 
 wildcard_constraints:
+    source="[^/]+",
     dataset="[^/]+",
     backbone="[^/]+",
     head="[^/]+",

@@ -136,7 +136,16 @@ def test_a_key_called_as_its_entry_is_reported_as_the_user_wrote_it():
     [
         ("methods/icis/method", "icsi", "there is no method 'icsi'; did you mean 'icis'?"),
         ("datasets/shapes/kind", "drwn", "there is no kind 'drwn'; did you mean 'drawn'?"),
-        ("datasets/shapes/kind", "q", "there is no kind 'q'; there are: drawn, images, xlsa17"),
+        (
+            "datasets/shapes/kind",
+            "q",
+            "there is no kind 'q'; there are: drawn, images, imagenet-val, xlsa17",
+        ),
+        (
+            "datasets/birds/descriptors/att/kind",
+            "word",
+            "there is no kind 'word'; did you mean 'words'?",
+        ),
         ("datasets/shapes/kind", None, "there is no kind 'None'; there are: drawn, "),
     ],
 )
@@ -147,7 +156,7 @@ def test_an_unknown_kind_suggests_the_nearest(path, value, expected):
 def test_an_entry_without_its_kind():
     assert problem("methods/new", {}).startswith("methods.new.method: it is missing; there are: ")
     assert problem("datasets/new", {}) == (
-        "datasets.new.kind: it is missing; there are: drawn, images, xlsa17"
+        "datasets.new.kind: it is missing; there are: drawn, images, imagenet-val, xlsa17"
     )
 
 
@@ -160,7 +169,7 @@ def test_an_entry_without_its_kind():
         ("datasets/shapes/classes", -1, "should be greater than 0, not -1"),
         ("datasets/TINY/splits", 3, "should be text, not 3"),
         ("datasets/TINY/features", "f.mat", "should be a mapping of names to entries, not 'f.mat'"),
-        ("datasets/TINY/features", {}, "should have at least one entry, not {}"),
+        ("datasets/birds/descriptors/att/normalize", "L2", "should be 'none' or 'l2', not 'L2'"),
         ("methods/icis/learning_rate", "fast", "should be a number, not 'fast'"),
         ("methods/icis/learning_rate", True, "should be a number, not True"),
         ("methods/icis/learning_rate", 0, "should be greater than 0, not 0"),
@@ -300,17 +309,18 @@ def test_text_stays_text_where_text_is_wanted():
         ),
         (
             {"backbones/r18": {}},
-            "backbones.r18: model: a timm model name is needed unless weights are a local-dir",
+            "backbones.r18: model: a timm model name is needed unless weights are a local-dir "
+            "or an hf-hub",
         ),
         (
             {"backbones/r18/weights": "imagenet"},
-            "backbones.r18.weights: should be 'pretrained', 'random' or 'local-dir:FOLDER', "
-            "not 'imagenet'",
+            "backbones.r18.weights: should be 'pretrained', 'random', 'local-dir:FOLDER' or "
+            "'hf-hub:ORG/NAME', not 'imagenet'",
         ),
         (
             {"backbones/r18/weights": "local-dir:"},
-            "backbones.r18.weights: should be 'pretrained', 'random' or 'local-dir:FOLDER', "
-            "not 'local-dir:'",
+            "backbones.r18.weights: should be 'pretrained', 'random', 'local-dir:FOLDER' or "
+            "'hf-hub:ORG/NAME', not 'local-dir:'",
         ),
         (
             {"datasets/shapes/classes": 10},

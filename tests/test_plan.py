@@ -457,8 +457,8 @@ def test_files_beside_images_are_found_here_or_inside(tmp_path, monkeypatch):
     (tmp_path / "att.csv").touch()
     made = plan(**IMAGES)
     assert made.missing_files() == []
-    assert [str(path) for path in made.source_files("birds")] == ["birds", "birds/splits.csv"]
-    assert str(made.descriptor_file("birds", "att")) == "att.csv"
+    assert [str(path) for path in made.files.index("birds")] == ["birds", "birds/splits.csv"]
+    assert [str(path) for path in made.files.descriptor("birds", "att")] == ["att.csv"]
 
 
 def test_files_beside_images_are_looked_for_in_a_tar(tmp_path, monkeypatch):
@@ -471,8 +471,8 @@ def test_files_beside_images_are_looked_for_in_a_tar(tmp_path, monkeypatch):
     assert made.missing_files() == [
         "datasets.birds.splits: splits.csv is neither a file here nor inside birds.tar"
     ]
-    assert str(made.descriptor_file("birds", "att")) == "birds.tar"
-    assert [str(path) for path in made.source_files("birds")] == ["birds.tar"]
+    assert [str(path) for path in made.files.descriptor("birds", "att")] == ["birds.tar"]
+    assert [str(path) for path in made.files.index("birds")] == ["birds.tar"]
 
 
 def test_an_archive_that_is_no_tar_is_named(tmp_path, monkeypatch):
@@ -519,8 +519,8 @@ def test_a_drawn_data_set_needs_no_file(tmp_path, monkeypatch):
     drawn = {"tables__main__datasets": ["shapes"], "tables__main__backbones": ["r18"]}
     made = plan(**drawn)
     assert made.missing_files() == []
-    assert made.source_files("shapes") == [layout.raw("shapes") / "splits.csv"]
-    assert made.descriptor_file("shapes", "att") == layout.raw("shapes") / "attributes.csv"
+    assert made.files.index("shapes") == [layout.raw("shapes") / "splits.csv"]
+    assert made.files.descriptor("shapes", "att") == []  # it comes with the splits
     other = plan(**drawn, datasets__shapes__descriptors={"att": {"file": "mine.csv"}})
     assert other.missing_files() == [
         "datasets.shapes.descriptors.att.file: mine.csv does not exist"

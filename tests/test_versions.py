@@ -1,6 +1,7 @@
 """DVC on a clone of the project: repro computes and records, status is clean, metrics show."""
 
 import json
+import shutil
 import subprocess
 
 import polars as pl
@@ -43,6 +44,17 @@ def test_repro_records_and_recomputes_only_what_is_stale(tmp_path):
     before = kept.stat().st_mtime_ns
     run(project, "dvc", "repro")
     assert kept.stat().st_mtime_ns == before
+    assert "up to date" in run(project, "dvc", "status")
+
+    run(project, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    run(project, "dvc", "push")
+    made = [*(project / "data/features").rglob("*.parquet"), *(project / "data/heads").rglob("*")]
+    contents = {path: path.read_bytes() for path in made if path.is_file()}
+    assert len(contents) >= 2
+    for folder in ("data/features", "data/heads", ".dvc/cache"):
+        shutil.rmtree(project / folder)
+    run(project, "dvc", "pull")
+    assert {path: path.read_bytes() for path in contents} == contents
     assert "up to date" in run(project, "dvc", "status")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icis.errors import IcisError
+from icis.fetching.command import data_app
 
 if TYPE_CHECKING:
     from icis.plan import Plan
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_app, name="data")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The experiment file.")
@@ -70,6 +72,14 @@ def read_seeds(text: str) -> list[int]:
     if len({*seeds}) != len(seeds) or min(seeds, default=0) < 0:
         raise IcisError(f"--seeds {text}: give different whole numbers from 0 on, such as 0,1,2")
     return seeds
+
+
+@app.command(rich_help_panel=STAGES)
+def sources(config: Config = PARAMS) -> None:
+    """Record sizes and hashes of everything that the experiment was fetched from."""
+    from icis.stages import sources
+
+    sources.run(load_plan(config))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -131,13 +141,18 @@ def extract(
     backbone: BackboneName,
     config: Config = PARAMS,
     threads: Threads = 1,
-    device: Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or a list such as cuda:0,cuda:1; auto takes all GPUs."
+        ),
+    ] = "auto",
 ) -> None:
     """Extract the features of every image to Parquet."""
     from icis.stages import extract
 
     use_threads(threads)
-    extract.run(load_plan(config), dataset, backbone, workers=threads - 1, device=device)
+    extract.run(load_plan(config), dataset, backbone, threads=threads, device=device)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -282,6 +297,9 @@ def cross_validate(
         typer.Argument(metavar="METHOD_KEY", help="Keys of 'methods'; by default all."),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the seen classes.")] = 5,
+    official: Annotated[
+        bool, typer.Option(help="Folds are the data set's official valclasses1.txt to 3.")
+    ] = False,
     seeds: Annotated[
         str, typer.Option(help="Such as 0,1,2; by default the experiment's.", metavar="LIST")
     ] = "",
@@ -307,6 +325,7 @@ def cross_validate(
         descriptor,
         methods or (),
         folds=folds,
+        official=official,
         seeds=read_seeds(seeds),
         criterion=criterion,
         device=device,

@@ -25,6 +25,10 @@ NEUTRAL = frozenset(
         "icis.config.names",
         "icis.config.reading",
         "icis.errors",
+        "icis.experiment_files",
+        "icis.fetching.benchmarks",
+        "icis.fetching.catalogue",
+        "icis.fetching.receipts",
         "icis.layout",
         "icis.methods",
         "icis.plan",
@@ -56,7 +60,8 @@ def closure(*modules: str) -> set[str]:
 
 def _file(module: str) -> Path:
     path = PACKAGE.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    package = path / "__init__.py"
+    return package if package.is_file() else path.with_suffix(".py")
 
 
 @cache

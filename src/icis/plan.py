@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from icis import layout
 from icis.codeprint import code_hash
@@ -16,28 +15,19 @@ from icis.config import (
     AnyDataset,
     AnyHead,
     Backbone,
-    DrawnDataset,
     Experiment,
     GivenHead,
-    ImagesDataset,
     Table,
     Xlsa17Dataset,
 )
-from icis.datasets.files import (
-    GivenFile,
-    descriptor_files,
-    head_descriptor_files,
-    head_files,
-    index_files,
-    weight_files,
-)
+from icis.datasets.files import GivenFile
 from icis.errors import ConfigError, IcisError
+from icis.experiment_files import ExperimentFiles
+from icis.fetching.benchmarks import catalogue
 from icis.methods import Method
-from icis.references import check_references, no_such
+from icis.references import check_references, lookup, no_such
 from icis.schema import canonical_hash
 from icis.slugs import head_slug, variant_slug
-
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -94,6 +84,7 @@ class Plan:
         self.heads = {head_slug(key, each): each for key, each in experiment.heads.items()}
         self.left_out: dict[tuple[str, str, str, str, str], str] = {}
         """Cells that cannot be computed because an optional file is absent, and which."""
+        self.files = ExperimentFiles(experiment, self.heads)
         self._with_held_out = set[tuple[str, str, str, str, str]]()
         self.cells: dict[tuple[str, str, str, str, str], Cell] = {}
         self.seeds: dict[tuple[str, str, str, str, str], tuple[int, ...]] = {}
@@ -146,15 +137,15 @@ class Plan:
         data = self.dataset(cell.dataset)
         files: list[GivenFile] = []
         if data.optional:
-            files += self._dataset_files(cell.dataset, cell.backbone)
+            files += self.files.unread_dataset(cell.dataset, cell.backbone)
         if data.descriptors[cell.descriptor].optional:
-            files += self._descriptor_files(cell.dataset, cell.descriptor)
+            files += self.files.unread_descriptor(cell.dataset, cell.descriptor)
         recipe = cell.recipe
         if isinstance(recipe, GivenHead) and recipe.optional:
-            files += self._head_files(cell.head, cell.backbone)
+            files += self.files.head(cell.head, cell.backbone)
         own = getattr(recipe, "descriptors", {}).get(cell.descriptor)
         if own is not None and own.optional:
-            files += self._head_descriptor_files(cell.head, cell.descriptor)
+            files += self.files.unread_head_descriptor(cell.head, cell.descriptor)
         for file in files:
             problem = file.problem()
             if problem is not None:
@@ -167,7 +158,7 @@ class Plan:
         name = cell.recipe.test_seen
         if name is None or not self.dataset(name).optional:
             return name
-        files = self._dataset_files(name, cell.backbone)
+        files = self.files.unread_dataset(name, cell.backbone)
         return None if any(file.problem() for file in files) else name
 
     def table_seeds(self, table: Table) -> list[int]:
@@ -177,9 +168,9 @@ class Plan:
 
     def _backbone_identity(self, dataset: str, backbone: str) -> Any:
         data = self.experiment.datasets[dataset]
-        if isinstance(data, Xlsa17Dataset):
+        if isinstance(data, Xlsa17Dataset) and backbone in data.features:
             return {"features": data.features[backbone]}
-        return self.experiment.backbones[backbone].identity()
+        return self.backbone(backbone).identity()
 
     def cell(self, dataset: str, backbone: str, head: str, descriptor: str, stem: str) -> Cell:
         """Return a cell by the names in its path."""
@@ -190,24 +181,31 @@ class Plan:
 
     def table(self, name: str) -> Table:
         """Return a table's configuration."""
-        return _lookup(self.experiment.tables, name, "table")
+        return lookup(self.experiment.tables, name, "table")
 
     def dataset(self, name: str) -> AnyDataset:
         """Return a data set's configuration."""
-        return _lookup(self.experiment.datasets, name, "data set")
+        return lookup(self.experiment.datasets, name, "data set")
 
     def backbone(self, name: str) -> Backbone:
         """Return a backbone's configuration."""
-        return _lookup(self.experiment.backbones, name, "backbone")
+        return lookup(self.experiment.backbones, name, "backbone")
 
     def head(self, dataset: str, slug: str) -> AnyHead:
         """Return a seen head's recipe by its slug, with the data set's batch size filled in."""
-        found = _lookup(self.heads, slug, "head")
+        found = lookup(self.heads, slug, "head")
         return found.resolve(batch_size=self.dataset(dataset).batch_size)
+
+    def is_trained(self, dataset: str, backbone: str) -> bool:
+        """Say whether a backbone is trained on the data set before features are extracted."""
+        data = self.dataset(dataset)
+        if isinstance(data, Xlsa17Dataset) and backbone in data.features:
+            return False
+        return self.backbone(backbone).train is not None
 
     def given_head(self, slug: str) -> GivenHead:
         """Return a given head by its slug."""
-        found = _lookup(self.heads, slug, "head")
+        found = lookup(self.heads, slug, "head")
         if not isinstance(found, GivenHead):
             raise IcisError(f"the head {slug!r} is trained here, not given")
         return found
@@ -227,17 +225,22 @@ class Plan:
         code = code_hash(f"icis.stages.{stage}", *modules)
         return canonical_hash({"stage": stage, "settings": settings, "code": code})
 
+    def fetch_fingerprint(self, source: str) -> str:
+        """Return the fingerprint of a fetched source: its files and their published checksums."""
+        entry = lookup(catalogue().sources, source, "source")
+        return canonical_hash([file.model_dump() for file in entry.files])
+
     def index_fingerprint(self, dataset: str) -> str:
         """Return the fingerprint of an index."""
         data = self.dataset(dataset)
         settings = _images_identity(data)
         if isinstance(data, Xlsa17Dataset):
-            settings["labels"] = next(iter(data.features.values()))
+            settings["labels"] = data.labels_file
         return self.fingerprint("index", settings)
 
     def descriptor_fingerprint(self, dataset: str, descriptor: str) -> str:
         """Return the fingerprint of a descriptor table."""
-        source = _lookup(self.dataset(dataset).descriptors, descriptor, "descriptor")
+        source = lookup(self.dataset(dataset).descriptors, descriptor, "descriptor")
         return self.fingerprint("describe", source.identity())
 
     def draw_fingerprint(self, dataset: str) -> str:
@@ -266,7 +269,7 @@ class Plan:
     def head_descriptor_fingerprint(self, head: str, descriptor: str) -> str:
         """Return the fingerprint of the descriptors of a given head's classes."""
         recipe = self.given_head(head)
-        source = _lookup(recipe.descriptors, descriptor, "descriptor").identity()
+        source = lookup(recipe.descriptors, descriptor, "descriptor").identity()
         return self.fingerprint("describe_head", [source, recipe.file, recipe.classes])
 
     def held_out_seeds(self, cell: Cell) -> dict[int, float]:
@@ -290,95 +293,25 @@ class Plan:
         settings = {"id": cell.id, "name": cell.method.name, "test": self.test_dataset(cell)}
         return self.fingerprint("evaluate", settings)
 
-    # files that exist before the first stage
-
-    def source_files(self, dataset: str) -> list[Path]:
-        """Return the files that an index is read from."""
-        data = self.dataset(dataset)
-        if isinstance(data, DrawnDataset):
-            return [layout.raw(dataset) / "splits.csv"]
-        return list(dict.fromkeys(file.path() for file in index_files(dataset, data)))
-
-    def descriptor_file(self, dataset: str, descriptor: str) -> Path:
-        """Return the file that a descriptor is read from; for one inside a tar, the tar."""
-        data = self.dataset(dataset)
-        source = _lookup(data.descriptors, descriptor, "descriptor")
-        root = data.root if isinstance(data, ImagesDataset) else None
-        path = GivenFile("file", source.file, root).path()
-        if isinstance(data, DrawnDataset) and not path.exists():
-            return layout.raw(dataset) / path
-        return path
-
-    def feature_files(self, dataset: str, backbone: str) -> list[Path]:
-        """Return the files that features are taken from, besides images."""
-        return [file.path() for file in self._feature_files(dataset, backbone)]
-
-    def _feature_files(self, dataset: str, backbone: str) -> list[GivenFile]:
-        data = self.dataset(dataset)
-        if isinstance(data, Xlsa17Dataset):
-            key = f"datasets.{dataset}.features.{backbone}"
-            return [GivenFile(key, _lookup(data.features, backbone, "features file"))]
-        return list(weight_files(backbone, self.backbone(backbone)))
-
-    def head_files(self, head: str, backbone: str) -> list[Path]:
-        """Return the files that a given head is read from; none for one that is trained here."""
-        return [file.path() for file in self._head_files(head, backbone)]
-
-    def head_descriptor_files(self, head: str, descriptor: str) -> list[Path]:
-        """Return the files that the descriptors of a given head's classes are read from."""
-        recipe = self.given_head(head)
-        return [file.path() for file in head_descriptor_files(head, recipe, descriptor)]
-
-    def _head_files(self, head: str, backbone: str) -> list[GivenFile]:
-        recipe = _lookup(self.heads, head, "head")
-        if not isinstance(recipe, GivenHead):
-            return []
-        own = recipe.file is None and backbone in self.experiment.backbones
-        weights = weight_files(backbone, self.backbone(backbone)) if own else ()
-        return [*head_files(head, recipe), *weights]
-
-    # the same, but only what is still to be read: what was made into an artifact may be gone
-
-    def _dataset_files(self, dataset: str, backbone: str) -> list[GivenFile]:
-        found: list[GivenFile] = []
-        if not layout.index(dataset).exists():
-            found += index_files(dataset, self.dataset(dataset))
-        if not layout.features(dataset, backbone).exists():
-            found += self._feature_files(dataset, backbone)
-        return found
-
-    def _descriptor_files(self, dataset: str, descriptor: str) -> list[GivenFile]:
-        if layout.descriptors(dataset, descriptor).exists():
-            return []
-        return list(descriptor_files(dataset, self.dataset(dataset), descriptor))
-
-    def _head_descriptor_files(self, head: str, descriptor: str) -> list[GivenFile]:
-        recipe = _lookup(self.heads, head, "head")
-        if not isinstance(recipe, GivenHead) or recipe.classes is None:
-            return []
-        if layout.head_descriptors(head, descriptor).exists():
-            return []
-        return list(head_descriptor_files(head, recipe, descriptor))
-
     def missing_files(self) -> list[str]:
         """Return a line for every file that is still to be read and that is not there."""
         needed: dict[GivenFile, None] = {}
         for cell in self.cells.values():
-            files = self._dataset_files(cell.dataset, cell.backbone)
-            files += self._descriptor_files(cell.dataset, cell.descriptor)
-            files += self._head_descriptor_files(cell.head, cell.descriptor)
+            files = self.files.unread_dataset(cell.dataset, cell.backbone)
+            files += self.files.unread_descriptor(cell.dataset, cell.descriptor)
+            files += self.files.unread_head_descriptor(cell.head, cell.descriptor)
             if not layout.seen_heads(*cell.key[:3]).exists():
-                files += self._head_files(cell.head, cell.backbone)
+                files += self.files.head(cell.head, cell.backbone)
             test = self.test_dataset(cell)
             if test is not None and test != cell.dataset:
-                files += self._dataset_files(test, cell.backbone)
+                files += self.files.unread_dataset(test, cell.backbone)
             needed |= dict.fromkeys(files)
         return [problem for file in needed if (problem := file.problem()) is not None]
 
 
 def _images_identity(data: AnyDataset) -> dict[str, Any]:
     """Return what images, classes and splits depend on."""
-    others = {"descriptors", "batch_size", "features", "optional"}
+    others = {"descriptors", "batch_size", "features", "optional", "benchmark"}
     return {key: value for key, value in data.identity().items() if key not in others}
 
 
@@ -390,9 +323,3 @@ def _head_identity(recipe: AnyHead, descriptor: str) -> dict[str, Any]:
         own = recipe.descriptors.get(descriptor)
         identity["descriptors"] = own.identity() if own else None
     return identity
-
-
-def _lookup(entries: Mapping[str, Entry], name: str, what: str) -> Entry:
-    if name not in entries:
-        raise IcisError(no_such(what, name, entries))
-    return entries[name]

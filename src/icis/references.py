@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from icis.config import Experiment, GivenHead, Table, Xlsa17Dataset
+from icis.errors import IcisError
 from icis.published import blocks, no_such_block
 from icis.schema import suggest
 from icis.slugs import head_slug, variant_slug
+
+Entry = TypeVar("Entry")
+
+
+def lookup(entries: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """Return an entry, or say that there is none of that name."""
+    if name not in entries:
+        raise IcisError(no_such(what, name, entries))
+    return entries[name]
 
 
 def no_such(what: str, name: str, known: Iterable[str]) -> str:
@@ -91,6 +102,8 @@ def _dataset_references(
     what = "backbone"
     if isinstance(data, Xlsa17Dataset):
         backbones, what = data.features, f"features file of datasets.{dataset}"
+        if data.images is not None:
+            backbones, what = {**data.features, **experiment.backbones}, "backbone"
     for backbone in table.backbones:
         if backbone not in backbones:
             yield f"{where}.backbones: {no_such(what, backbone, backbones)}"

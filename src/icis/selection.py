@@ -50,6 +50,9 @@ MEASURES = (*CRITERIA, "norm_ratio")
 FOLD = {"fold": pl.Int64, "criterion": pl.String, "value": pl.Float64}
 RUN = {"candidate": pl.String, "seed": pl.Int64, **FOLD}
 
+Folds = int | Sequence[Sequence[int]]
+"""How many parts of the known classes, or the parts themselves, as their numbers."""
+
 
 # --- folds --------------------------------------------------------------------------------------
 
@@ -130,19 +133,21 @@ def cross_validate(
     problem: InjectionProblem,
     method: Method,
     *,
-    folds: int = 5,
+    folds: Folds = 5,
     seed: int,
     device: str = "cpu",
     progress: Callable[[], object] | None = None,
 ) -> pl.DataFrame:
     """Run a method with each fold of the known classes held out in turn.
 
-    Returns ``fold`` (from 0), ``criterion``, ``value``. The folds and the method's own randomness
-    depend on ``seed`` alone, so that methods are compared on the same. ``progress`` is called
-    after each fold.
+    Returns ``fold`` (from 0), ``criterion``, ``value``. The folds, where only their number is
+    given, and the method's own randomness depend on ``seed`` alone, so that methods are compared
+    on the same. ``progress`` is called after each fold.
     """
     rows = []
-    for fold, held in enumerate(_folds(len(problem.known_head.classes), folds, seed)):
+    if isinstance(folds, int):
+        folds = _folds(len(problem.known_head.classes), folds, seed)
+    for fold, held in enumerate(folds):
         reduced = hold_out(problem, held)
         injection = method.inject(reduced, seed=seed, device=device, progress=None)
         found = criteria(injection, reduced, device=device)
@@ -159,7 +164,7 @@ def compare(
     problems: Mapping[int, InjectionProblem],
     candidates: Mapping[str, Method],
     *,
-    folds: int = 5,
+    folds: Folds = 5,
     device: str = "cpu",
     progress: Callable[[], object] | None = None,
 ) -> pl.DataFrame:

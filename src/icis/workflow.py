@@ -16,8 +16,7 @@ from typing import Any, get_args
 from icis import layout
 from icis.artifacts import file_sha256, write_text
 from icis.codeprint import PACKAGE, code_hash
-from icis.config import DrawnDataset, Figure, Xlsa17Dataset, parse_experiment
-from icis.datasets.files import descriptor_files
+from icis.config import DrawnDataset, Figure, parse_experiment
 from icis.errors import ConfigError, IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
@@ -58,38 +57,44 @@ class Workflow:
     def index_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files that an index is read from."""
         dataset = wildcards.dataset
-        return _there(lambda: self.plan.source_files(dataset), layout.index(dataset))
+        return _there(lambda: self.plan.files.index(dataset), layout.index(dataset))
 
     def describe_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return a descriptor's file, and that of its rows' names."""
         dataset, descriptor = wildcards.dataset, wildcards.descriptor
         data = self.plan.dataset(dataset)
-        given = descriptor_files(dataset, data, descriptor)
         files = _there(
-            lambda: [each.path() for each in given], layout.descriptors(dataset, descriptor)
+            lambda: self.plan.files.descriptor(dataset, descriptor),
+            layout.descriptors(dataset, descriptor),
         )
         drawn = isinstance(data, DrawnDataset)
         return [*files, layout.raw(dataset) / "splits.csv"] if drawn else files
 
     def extract_inputs(self, wildcards: Wildcards) -> list[Path]:
-        """Return the features file given, or the backbone trained, or nothing more than images."""
+        """Return the features file given, or images and weights, or the backbone trained."""
         dataset, backbone = wildcards.dataset, wildcards.backbone
-        if isinstance(self.plan.dataset(dataset), Xlsa17Dataset):
-            return _there(
-                lambda: self.plan.feature_files(dataset, backbone),
-                layout.features(dataset, backbone),
-            )
-        if self.plan.backbone(backbone).train is not None:
-            return [layout.backbone(dataset, backbone) / "trained.json"]
-        return []
+        files = _there(
+            lambda: self.plan.files.features(dataset, backbone), layout.features(dataset, backbone)
+        )
+        if self.plan.is_trained(dataset, backbone):
+            files.append(layout.backbone(dataset, backbone) / "trained.json")
+        return files
+
+    def finetune_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return images and starting weights."""
+        dataset, backbone = wildcards.dataset, wildcards.backbone
+        return _there(
+            lambda: self.plan.files.features(dataset, backbone),
+            layout.backbone(dataset, backbone) / "trained.json",
+        )
 
     def describe_head_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files of a given head's classes and of their descriptors."""
         head, descriptor = wildcards.head, wildcards.descriptor
         return _there(
             lambda: [
-                *self.plan.head_files(head, ""),
-                *self.plan.head_descriptor_files(head, descriptor),
+                *self.plan.files.heads_of(head, ""),
+                *self.plan.files.head_descriptor(head, descriptor),
             ],
             layout.head_descriptors(head, descriptor),
         )
@@ -98,7 +103,7 @@ class Workflow:
         """Return the files of a given head; none for one that is trained here."""
         w = wildcards
         return _there(
-            lambda: self.plan.head_files(w.head, w.backbone),
+            lambda: self.plan.files.heads_of(w.head, w.backbone),
             layout.seen_heads(w.dataset, w.backbone, w.head),
         )
 
@@ -124,6 +129,10 @@ class Workflow:
         return [layout.figure(self.name, table, kind, "svg") for kind in kinds]
 
     # states
+
+    def fetch_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a fetched source: what the catalogue says of it."""
+        return self.plan.fetch_fingerprint(wildcards.source)
 
     def draw_state(self, wildcards: Wildcards) -> str:
         """Return the state of a drawn data set."""
@@ -224,6 +233,11 @@ class Workflow:
             wanted += [layout.features(name, cell.backbone) for name in names]
             wanted += [path for key, path in input_files(cell).items() if key != "seen heads"]
         return list(dict.fromkeys(wanted))
+
+    def receipts(self, _: Wildcards = None) -> list[Path]:
+        """Return the receipts of everything that the cells are fetched from."""
+        names = self.plan.files.sources(self.plan.cells.values())
+        return _there(lambda: [layout.receipt(name) for name in names], layout.sources(self.name))
 
     def head_targets(self) -> list[Path]:
         """Return all seen heads that the cells need."""

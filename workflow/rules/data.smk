@@ -1,4 +1,31 @@
-# Raw files → image index and descriptors.
+# Sources on the net → raw files → image index and descriptors.
+
+
+rule fetch:
+    output:
+        layout.receipt("{source}"),
+    log:
+        layout.log(NAME, "fetch", "{source}"),
+    benchmark:
+        layout.benchmark(NAME, "fetch", "{source}")
+    params:
+        state=FLOW.fetch_state,
+    shell:
+        "icis data fetch {wildcards.source} 2> {log}"
+
+
+rule sources:
+    input:
+        FLOW.receipts,
+        config=ancient(CONFIG),
+    output:
+        layout.sources(NAME),
+    log:
+        layout.log(NAME, "sources"),
+    benchmark:
+        layout.benchmark(NAME, "sources")
+    shell:
+        "icis sources --config {input.config} 2> {log}"
 
 
 rule draw:

@@ -3,7 +3,8 @@
 
 rule finetune:
     input:
-        layout.index("{dataset}"),
+        FLOW.finetune_inputs,
+        index=layout.index("{dataset}"),
         config=ancient(CONFIG),
     output:
         layout.backbone("{dataset}", "{backbone}") / "config.json",

@@ -25,6 +25,9 @@ class Training(Strict):
 
     epochs: Count = 10
     batch_size: Count = 32
+    frozen_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which only the new classifier is trained, as is usual where pretrained
+    weights meet few images. They fall into the schedule's warm-up, its first 30 %."""
     learning_rate: Rate = 1e-3
     """The peak of a one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -36,6 +39,9 @@ class Training(Strict):
     """Which epoch is kept: the last, or the best on a held-out part of trainval."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Part of each class's trainval images held out, with ``selection: holdout``."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward pass; weights and their updates are float32. ``auto``: bfloat16 on a GPU of
+    compute capability 8, float16 with scaled gradients on an older one, and float32 on the CPU."""
     seed: int = 0
 
 
@@ -43,34 +49,60 @@ class Backbone(Strict):
     """A timm model and where its weights come from."""
 
     model: str = ""
-    """timm's name; may be empty for ``local-dir:`` weights, whose config.json names it."""
+    """timm's name, such as ``resnet101.tv_in1k``. May be empty where the weights are a folder or a
+    hub repository, whose config.json names the architecture. Beside a folder that says otherwise it
+    is refused; a hub repository's config.json decides, whatever the name here."""
     weights: str = "pretrained"
-    """``pretrained`` (timm's hub), ``random``, or ``local-dir:FOLDER``."""
+    """``pretrained``: timm's repository of the model on the Hugging Face hub, ``hf-hub:ORG/NAME``
+    or ``hf-hub:ORG/NAME@REVISION``: another one, ``local-dir:FOLDER``: a folder in the same layout,
+    config.json and model.safetensors. ``random``: drawn from ``train.seed``. The environment's
+    HF_ENDPOINT and HF_HOME say which mirror of the hub and which cache are used."""
     transform: Transform = Transform()
     train: Training | None = None
     """Train (or finetune) on the seen classes before extracting; left out: as it is."""
-    batch_size: Count = 64
-    """Images a batch in extraction; no influence on the features beyond rounding."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass in extraction."""
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images a forward pass in extraction; no influence on the features beyond rounding. ``auto``:
+    16 on the CPU, what the memory takes on a GPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward pass in extraction. ``auto``: bfloat16 where the hardware is made for it (a
+    GPU of compute capability 8, a CPU with AMX or AVX512-BF16), else float16 on a GPU of 7, else
+    float32."""
+    unreadable: Literal["list", "stop"] = "list"
+    """An image that cannot be read fails extraction: at the end, with the names of all such images,
+    or at the first one."""
 
     @field_validator("weights")
     @classmethod
     def _known_weights(cls, value: str) -> str:
-        if value in ("pretrained", "random") or re.match("local-dir:.", value):
+        hub = r"hf-hub:[\w.-]+/[\w.-]+(@[\w./-]+)?"
+        if re.fullmatch(f"pretrained|random|local-dir:.+|{hub}", value):
             return value
-        raise ValueError("should be 'pretrained', 'random' or 'local-dir:FOLDER'")
+        raise ValueError(
+            "should be 'pretrained', 'random', 'local-dir:FOLDER' or 'hf-hub:ORG/NAME'"
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Backbone:
-        if not self.model and not self.weights.startswith("local-dir:"):
-            raise ValueError("model: a timm model name is needed unless weights are a local-dir")
+        if not self.model and self.weights in ("pretrained", "random"):
+            raise ValueError(
+                "model: a timm model name is needed unless weights are a local-dir or an hf-hub"
+            )
+        if re.search("[:/]", self.model):
+            raise ValueError(
+                f"model: {self.model} is no timm model name; a folder or a hub repository is named "
+                "by 'weights': local-dir:FOLDER or hf-hub:ORG/NAME"
+            )
         if self.weights == "random" and self.train is None:
             raise ValueError(
                 "weights are random and there is no training: the features would mean nothing; "
                 "add 'train: {}'"
             )
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the features depend on, as plain data."""
+        others = {"batch_size", "unreadable"}
+        return {key: value for key, value in super().identity().items() if key not in others}
 
 
 class SeenHead(Strict):
@@ -109,7 +141,8 @@ class GivenHead(Strict):
     bias: str = "bias"
     """Name of the biases [C] in the file."""
     classes: str | None = None
-    """The rows' class names: a text file, a name a line, or the name of an array in the .npz. Left
+    """The rows' class names: a text file, a name a line, or the name of an array in the .npz, or
+    ``imagenet-1k`` for ImageNet's 1000 wnids in sorted order, as in every ImageNet classifier. Left
     out: the rows are the data set's seen classes, in their order."""
     descriptors: dict[Name, DescriptorSource] = {}
     """With ``classes``, a vector for every one, under the names of the data sets' descriptors. A

@@ -45,11 +45,12 @@ def parse_experiment(data: Any, *, source: str) -> Experiment:
 
 
 TAGS = {
-    "datasets": ("kind", ("drawn", "images", "xlsa17")),
+    "datasets": ("kind", ("drawn", "images", "imagenet-val", "xlsa17")),
     "heads": ("kind", ("trained", "given")),
     "methods": ("method", tuple(METHODS)),
 }
 """Where an entry's kind decides on its keys: by which key, and the kinds there are."""
+DESCRIPTOR_TAG = ("kind", ("file", "words", "text"))
 
 IN_WORDS = {
     "bool_type": "should be true or false",
@@ -71,14 +72,17 @@ def _in_words(problem: ErrorDetails) -> str:
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     path = [str(step) for step in problem["loc"]]
     if path and path[0] in TAGS:
+        inner = path[3:4] == ["descriptors"] and len(path) > 4
         if kind in ("union_tag_invalid", "union_tag_not_found"):
-            key, known = TAGS[path[0]]
-            where = ".".join([*path, key])
+            key, known = DESCRIPTOR_TAG if inner else TAGS[path[0]]
+            where = ".".join([*path[:2], *path[3:], key])
             if kind == "union_tag_not_found":
                 return f"{where}: it is missing; there are: {', '.join(known)}"
             tag = context["tag"]
             return f"{where}: there is no {key} {tag!r}; {suggest(tag, known)}"
-        del path[2:3]  # the entry's kind, which stands in no path of the file
+        if inner:
+            del path[5:6]
+        del path[2:3]  # an entry's kind stands in no path of the file
     where = ".".join(step for step in path if step != "[key]") or "the experiment"
     if kind in ("missing", "unknown_key"):
         return f"{where}: " + ("it is missing" if kind == "missing" else problem["msg"])

@@ -9,7 +9,12 @@ import typer
 from tabulate import tabulate
 from tqdm import tqdm
 
+from icis import layout
 from icis.artifacts import write_text
+from icis.config import Xlsa17Dataset
+from icis.datasets.index import load_index
+from icis.datasets.paths import expand
+from icis.datasets.splits import tuning_split_from_lists
 from icis.errors import IcisError
 from icis.inputs import input_files
 from icis.methods import InjectionProblem, Method
@@ -17,6 +22,7 @@ from icis.plan import Cell, Plan
 from icis.references import no_such
 from icis.selection import (
     MEASURES,
+    Folds,
     Selected,
     check_criterion,
     choose,
@@ -38,6 +44,7 @@ def run(
     methods: Sequence[str] = (),
     *,
     folds: int = 5,
+    official: bool = False,
     seeds: Sequence[int] = (),
     criterion: str = "pseudo_accuracy",
     device: str = "auto",
@@ -46,7 +53,8 @@ def run(
     """Cross-validate methods of the experiment file (by default all), and print their criteria.
 
     Reads the seen heads and descriptors on disk, one head a seed (by default all seeds of the
-    experiment's cells there), and no image. ``output`` is a .csv for the values of all folds.
+    experiment's cells there), and no image. With ``official`` the folds are the validation classes
+    of the data set's three tuning splits. ``output`` is a .csv for the values of all folds.
     """
     check_criterion(criterion)
     if output is not None and output.suffix != ".csv":
@@ -56,15 +64,38 @@ def run(
     chosen = seeds or sorted({seed for cell in cells for seed in plan.seeds[cell.key]})
     problems = {seed: _problem(cells[0], seed) for seed in chosen}
     device = pick_device(device)
-    total = len(candidates) * len(problems) * folds
+    parts: Folds = folds
+    if official:
+        parts = official_folds(plan, dataset, next(iter(problems.values())))
+    count = parts if isinstance(parts, int) else len(parts)
+    total = len(candidates) * len(problems) * count
     bar = tqdm(total=total, desc="cross-validation", unit="fold", disable=None, leave=False)
     with denormals_flushed(), bar:
-        frame = compare(problems, candidates, folds=folds, device=device, progress=bar.update)
+        frame = compare(problems, candidates, folds=parts, device=device, progress=bar.update)
     if output is not None:
         write_text(output, frame.write_csv())
     selected = choose(frame, criterion)
     typer.echo(report(selected))
     return selected
+
+
+def official_folds(plan: Plan, dataset: str, problem: InjectionProblem) -> list[list[int]]:
+    """Return the validation classes of official tuning splits 1 to 3, as numbers of known classes.
+
+    The lists (valclasses1.txt, …) lie beside the splits; the images that version 1.0 of the splits
+    names for tuning hold test images, so that only the lists are used.
+    """
+    data = plan.dataset(dataset)
+    if not isinstance(data, Xlsa17Dataset):
+        raise IcisError(f"datasets.{dataset} has no tuning splits: its kind is {data.kind}")
+    folder = expand(data.splits).parent
+    classes = load_index(layout.index(dataset))[0].classes
+    names = problem.known_head.classes
+    found = []
+    for number in (1, 2, 3):
+        held = {*tuning_split_from_lists(folder, number, classes)[1]}
+        found.append([place for place, name in enumerate(names) if name in held])
+    return found
 
 
 def _candidates(plan: Plan, dataset: str, keys: Sequence[str]) -> dict[str, Method]:
