@@ -1,10 +1,8 @@
-"""params.yaml as it is: on a miniature of its files, the whole DAG resolves."""
+"""params.yaml as it is: from an empty folder, the whole DAG resolves."""
 
 import shutil
 
-import numpy as np
 import pytest
-from scipy.io import savemat
 
 from icis.config import read_experiment
 from icis.methods import METHODS
@@ -12,56 +10,21 @@ from icis.plan import Plan
 from tests.pipeline import ROOT, planned
 
 DATASETS = ("CUB", "AWA2", "SUN")
-CLASSES, UNSEEN, IMAGES = 10, 3, 6
-
-
-def miniature(folder):
-    """Write every file that params.yaml names, a few classes of each data set."""
-    rng = np.random.default_rng(0)
-    for name in DATASETS:
-        place = folder / "xlsa17" / name
-        place.mkdir(parents=True)
-        names = [f"{name.lower()}-{number}" for number in range(CLASSES)]
-        labels = np.repeat(np.arange(1, CLASSES + 1), IMAGES)
-        seen = labels <= CLASSES - UNSEEN
-        last = np.arange(len(labels)) % IMAGES == IMAGES - 1
-        locations = {
-            "trainval_loc": seen & ~last, "test_seen_loc": seen & last, "test_unseen_loc": ~seen,
-        }  # fmt: skip
-        savemat(
-            place / "att_splits.mat",
-            {
-                "att": rng.random((5, CLASSES)),
-                "allclasses_names": np.array(names, dtype=object)[:, None],
-                **{key: np.flatnonzero(mask)[:, None] + 1 for key, mask in locations.items()},
-            },
-        )
-        for file in ("res101_finetuned", "res101", "resnet101_tv_in1k"):
-            features = rng.random((4, len(labels)))
-            savemat(place / f"{file}.mat", {"features": features, "labels": labels[:, None]})
-        words = folder / "descriptors"
-        words.mkdir(exist_ok=True)
-        (words / f"{name}_classnames.txt").write_text("\n".join(names))
-        for kind in ("wiki2vec", "conceptnet"):
-            np.save(words / f"{name}_{kind}.npy", rng.random((CLASSES, 6)))
-            np.save(words / f"ImageNet1K_{kind}.npy", rng.random((8, 6)))
-    (folder / "heads").mkdir()
-    wnids = np.array([f"n{number}" for number in range(8)])
-    head = folder / "heads/resnet101_tv_in1k.npz"
-    np.savez(head, W=rng.random((8, 4)), b=rng.random(8), wnids=wnids)
+SOURCES = ("xlsa17", "cub-images", "awa2-images", "sun-images", "numberbatch", "wikipedia2vec")
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    folder = tmp_path / "mirror"
-    miniature(folder)
-    monkeypatch.setenv("ICIS_DATA", str(folder))
-    return folder
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ICIS_CATALOGUE", "ICIS_MIRROR", "IMAGENET_VAL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
 
 
-def test_every_table_and_method_of_the_paper_is_named(data):
+def test_every_table_and_method_of_the_paper_is_named(here):
     plan = Plan(read_experiment(ROOT / "params.yaml"))
-    assert plan.missing_files() == []
+    assert plan.missing_files() == []  # all that is not there can be fetched
+    assert plan.left_out == {}
     tables = {"table1", "table2", "table3", "table4", "table5", "ablations", "data-efficiency"}
     assert tables <= set(plan.table_cells)
     assert {cell.method.method for cell in plan.table_cells["table1"]} >= {
@@ -73,19 +36,44 @@ def test_every_table_and_method_of_the_paper_is_named(data):
     assert sizes == {None, 125, 100, 75, 50, 37, 25, 12}
     batch = {cell.dataset: cell.method.batch_size for cell in plan.table_cells["table2"]}
     assert batch == {"CUB": 16, "AWA2": 20}
-    # CLIP's text embeddings are not among the files: those cells stay empty
-    left_out = {(key[0], key[3]) for key in plan.left_out}
-    assert left_out == {(name, "clip") for name in DATASETS}
+    used = {cell.backbone for cells in plan.table_cells.values() for cell in cells}
+    assert used == {"resnet101-xlsa17", *plan.experiment.backbones}
+    assert tuple(sorted(SOURCES)) == tuple(plan.files.sources(plan.cells.values()))
 
 
-def test_the_whole_dag_resolves(data, tmp_path):
-    project = tmp_path / "project"
-    project.mkdir()
-    shutil.copy(ROOT / "params.yaml", project / "experiment.json")  # YAML is no less than JSON
-    jobs = planned(project, ICIS_DATA=str(data))
+def test_published_counts_are_those_of_the_paper(here):
+    datasets = read_experiment(ROOT / "params.yaml").datasets
+    expected = {  # classes, seen, attributes, images, trainval, test_seen, test_unseen
+        "CUB": (200, 150, 312, 11_788, 7_057, 1_764, 2_967),
+        "AWA2": (50, 40, 85, 37_322, 23_527, 5_882, 7_913),
+        "SUN": (717, 645, 102, 14_340, 10_320, 2_580, 1_440),
+    }
+    keys = ("classes", "seen", "attributes", "images", "trainval", "test_seen", "test_unseen")
+    for name, numbers in expected.items():
+        assert {key: datasets[name].counts[key] for key in keys} == dict(
+            zip(keys, numbers, strict=True)
+        )
+
+
+def test_the_whole_dag_resolves(here):
+    shutil.copy(ROOT / "params.yaml", here / "experiment.json")  # YAML is no less than JSON
+    jobs = planned(here)
     plan = Plan(read_experiment(ROOT / "params.yaml"))
+    assert jobs["fetch"] == len(SOURCES)
+    assert jobs["finetune"] == len(DATASETS)
+    # five backbones that see the images, and the features given
+    assert jobs["extract"] == 6 * len(DATASETS)
     assert jobs["inject"] == jobs["evaluate"] == len(plan.cells)
     assert jobs["tabulate"] == jobs["finish"] == len(plan.table_cells)
-    assert jobs["describe_head"] == 2
-    # CUB, AWA2, SUN: heads of finetuned features by two selections, of two others, and ImageNet's
-    assert jobs["train_head"] == 3 * (2 + 2 + 1)
+    assert jobs["describe_head"] == 3
+    # finetuned features by two selections, five others by one, and ImageNet's own head
+    assert jobs["train_head"] == len(DATASETS) * (2 + 5 + 1)
+
+
+def test_imagenet_s_images_are_used_where_they_are(here, monkeypatch):
+    monkeypatch.setenv("IMAGENET_VAL", str(here))
+    plan = Plan(read_experiment(ROOT / "params.yaml"))
+    assert {plan.test_dataset(cell) for cell in plan.table_cells["table3"]} == {"imagenet-val"}
+    monkeypatch.setenv("IMAGENET_VAL", str(here / "nowhere"))
+    plan = Plan(read_experiment(ROOT / "params.yaml"))
+    assert {plan.test_dataset(cell) for cell in plan.table_cells["table3"]} == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from functools import partial
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from icis.datasets.sources import ImageSource
     from icis.extraction.shards import Shards
 
+SHA256 = re.compile("[0-9a-f]{64}")
 Blocks = Iterable[NDArray[np.float32]]
 SHARD = 2048
 """Images held in memory, written, and lost to a kill, at a time."""
@@ -148,13 +150,17 @@ def _add_weights(
 
 
 def _weights(plan: Plan, dataset: str, backbone: str) -> dict[str, str]:
-    """Return the hashes of the weights, those that training started from included."""
+    """Return the hashes of the weights, those that training started from included.
+
+    Random ones, and those that timm fetches by itself, have no file to hash.
+    """
     from icis.backbones import weights_identity
 
     config = plan.backbone(backbone)
-    if config.train is None:
-        return weights_identity(config)
-    return weights_identity(config) | weights_identity(config, layout.backbone(dataset, backbone))
+    found = weights_identity(config)
+    if config.train is not None:
+        found |= weights_identity(config, layout.backbone(dataset, backbone))
+    return {file: digest for file, digest in found.items() if SHA256.fullmatch(digest)}
 
 
 def _open(
