@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from icis.batches import Batches
 from icis.config import read_experiment
 from icis.methods import METHODS
 from icis.plan import Plan
@@ -84,7 +85,8 @@ def test_the_whole_dag_resolves(data, tmp_path):
     shutil.copy(ROOT / "params.yaml", project / "experiment.json")  # YAML is no less than JSON
     jobs = planned(project, ICIS_DATA=str(data))
     plan = Plan(read_experiment(ROOT / "params.yaml"))
-    assert jobs["inject"] == jobs["evaluate"] == len(plan.cells)
+    assert jobs["cells"] == len(Batches(plan).all)
+    assert sum(len(batch.cells) for batch in Batches(plan).all.values()) == len(plan.cells)
     assert jobs["tabulate"] == jobs["finish"] == len(plan.table_cells)
     assert jobs["describe_head"] == 2
     # CUB, AWA2, SUN: heads of finetuned features by two selections, of two others, and ImageNet's

@@ -49,7 +49,7 @@ class Workflow:
         self.plan = Plan(parse_experiment(experiment, source=source))
         self.batches = Batches(self.plan, size)
         self.source, self.snakemake = source, snakemake
-        self._damaged: dict[Path, bool] = {}
+        self._looked_at = set[Path]()
         self.name = self.plan.experiment.name
         self.file = layout.resolved(self.name)
         text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
@@ -141,29 +141,31 @@ class Workflow:
         return [self.batches.record(each) for each in batches]
 
     def _mend(self, batches: Iterable[Batch]) -> None:
-        """Look for records whose cells are missing or damaged; a run takes these away first.
+        """Let the jobs run again whose record, or a file that it names, is missing or damaged.
 
-        So their jobs run, and make what is lost. Snakemake asks for the inputs of a rule before it
-        looks at the files; whatever is no run (a dry run, a report, a job) removes nothing.
+        Snakemake knows the records alone, and misses none as long as later files are there. So this
+        is asked when it first asks for them. A run also takes damaged files away, for the job to
+        make them anew; whatever else looks on (a dry run, a report) removes nothing.
         """
-        records = [self.batches.record(each) for each in batches]
-        records = [record for record in records if record not in self._damaged]
-        bad = {record: damage(record) for record in records}
-        self._damaged |= {record: bool(files) for record, files in bad.items()}
-        lost = {record: files for record, files in bad.items() if files}
-        if not lost:
+        records = {self.batches.record(each) for each in batches} - self._looked_at
+        self._looked_at |= records
+        if not records or self.snakemake is None or not self.snakemake.is_main_process:
             return
-        first = next(iter(lost.values()))[0]
-        print(
-            f"{len(lost)} of {len(records)} batches have files that are missing or damaged, such "
-            f"as {first}: their jobs run again and make these anew",
-            file=sys.stderr,
-        )
-        if is_run(self.snakemake):
+        bad = {record: damage(record) for record in sorted(records)}
+        again = [str(record) for record, files in bad.items() if files != []]
+        self.snakemake.dag.forcefiles.update(again)  # as --forcerun does
+        lost = [file for files in bad.values() for file in files or ()]
+        if lost:
+            print(
+                f"{len(lost)} files of cells are missing or damaged, such as {lost[0]}: "
+                f"{sum(map(bool, bad.values()))} of {len(bad)} batches are computed again, to make "
+                "these anew",
+                file=sys.stderr,
+            )
+        if lost and is_run(self.snakemake):
             runlock.hold()  # another run may be at work on them
-            for record, files in lost.items():
-                for file in (record, *files):
-                    file.unlink(missing_ok=True)
+            for file in lost:
+                file.unlink(missing_ok=True)
 
     def page_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the figures on a table's page."""
@@ -204,11 +206,8 @@ class Workflow:
         return f"{self.plan.head_fingerprint(names[0], names[2])} {seeds}"
 
     def batch_state(self, wildcards: Wildcards) -> str:
-        """Return the state of a batch's cells; in a dry run, damage shows in it."""
-        batch = self._batch(wildcards)
-        state = canonical_hash([self._cell_state(cell) for cell in batch.cells])
-        bad = self._damaged.get(self.batches.record(batch), False)
-        return f"{state} damaged" if bad and not is_run(self.snakemake) else state
+        """Return the state of a batch's cells."""
+        return canonical_hash([self._cell_state(cell) for cell in self._batch(wildcards).cells])
 
     def _cell_state(self, cell: Cell) -> list[str]:
         return [
