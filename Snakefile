@@ -19,7 +19,7 @@ if not workflow.overwrite_configfiles:  # both would be merged
 
 SOURCE = ", ".join(str(file) for file in workflow.configfiles)
 try:
-    FLOW = Workflow(config, SOURCE)
+    FLOW = Workflow(config, SOURCE, workflow)
     if "--lint" not in sys.argv:
         FLOW.require_files()
 except IcisError as error:
@@ -39,7 +39,7 @@ wildcard_constraints:
     backbone="[^/]+",
     head="[^/]+",
     descriptor="[^/]+",
-    method="[^/]+",
+    number="[0-9]+",
     table="|".join(map(re.escape, FLOW.plan.table_cells)),
     kind="|".join(FIGURES),
 
@@ -72,9 +72,9 @@ rule heads:
         FLOW.head_targets(),
 
 
-rule cells:
+rule all_cells:
     input:
-        FLOW.cell_files(),
+        FLOW.cell_records,
 
 
 include: "workflow/rules/data.smk"

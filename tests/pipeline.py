@@ -9,6 +9,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+CELLS = Path("results/tiny/cells/drawn/small/linear-last_epochs-5/att")
 ROOT = Path(__file__).parent.parent
 TINY = {
     "name": "tiny",
@@ -85,6 +86,18 @@ def planned(folder: Path, *arguments: str, **changes: str) -> dict[str, int]:
         return {}
     rows = [line.split() for line in found.group(1).splitlines()]
     return {name: int(count) for name, count in rows if name not in ("total", "all")}
+
+
+def times(folder: Path, pattern: str) -> dict[Path, int]:
+    """Return the times of some files: one that stays the same was not made anew."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
+
+
+def changed(before: dict[Path, int], folder: Path, pattern: str) -> set[str]:
+    """Return the names below the cells' folder of files made since, or made anew."""
+    after = times(folder, pattern)
+    made = {path for path, time in after.items() if before.get(path) != time}
+    return {str(path.relative_to(folder / CELLS)) for path in made}
 
 
 def copy(folder: Path, target: Path) -> Path:

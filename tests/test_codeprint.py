@@ -29,8 +29,8 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    codeprint._tree.cache_clear()
-    codeprint._normalised.cache_clear()
+    for kept in (codeprint._tree, codeprint._normalised, codeprint._imports, code_hash):
+        kept.cache_clear()
 
 
 def edit(path, old, new):

@@ -9,9 +9,12 @@ from PIL import Image
 
 from icis import layout
 from icis.artifacts import read_frame
+from icis.batches import Batches
 from icis.compat import timm
+from icis.config import read_experiment
 from icis.methods import METHODS
-from tests.pipeline import copy, planned, snakemake, tiny, write
+from icis.plan import Plan
+from tests.pipeline import changed, copy, planned, snakemake, times, tiny, write
 
 SHORT = {"hidden": 16, "max_epochs": 25}
 METHOD_SETTINGS = {
@@ -27,6 +30,7 @@ METHOD_SETTINGS = {
 }
 COMPONENTS = 42  # of the drawn attributes
 GIVEN_CLASSES = [f"w{number}" for number in range(10)]
+METRICS = "results/tiny/cells/*/*/*/*/*.parquet"
 ALL = list(METHOD_SETTINGS)
 SOUND = [key for key in ALL if key != "greedy"]
 
@@ -139,8 +143,12 @@ def test_the_same_command_tries_failed_rows_again_and_nothing_else(finished, tmp
     before = sorted(path for path in run.rglob("*.parquet"))
     jobs = planned(run)
     assert sorted(path for path in run.rglob("*.parquet")) == before  # a dry run changes nothing
-    assert {"inject": 1, "evaluate": 1}.items() <= jobs.items()
+    assert jobs["cells"] == 1
     assert "train_head" not in jobs
+    heads, evaluated = times(run, "results/**/*.safetensors"), times(run, METRICS)
+    assert snakemake(run).returncode != 0
+    assert times(run, "results/**/*.safetensors") == heads
+    assert changed(evaluated, run, METRICS) == {"conse-top-99.parquet"}
     mended = json.loads((run / "experiment.json").read_text())
     mended["methods"]["greedy"] = {"method": "conse", "name": "ConSE, top 3", "top": 3}
     write(run, mended)
@@ -250,9 +258,14 @@ def test_one_table_alone_computes_its_cells_only(finished, tmp_path):
     folder, _ = finished
     write(tmp_path / "run", experiment(folder.parent))
     jobs = planned(tmp_path / "run", layout.complete("tiny", "subsets").as_posix())
-    assert jobs["inject"] == 9
-    assert jobs["evaluate"] == 9
     assert "track" not in jobs
+    # three cells on all seen classes stand in the table main too, six in this one alone
+    assert jobs["cells"] == 2
+    plan = Plan(read_experiment(tmp_path / "run/experiment.json"))
+    batches = Batches(plan).of(plan.table_cells["subsets"])
+    assert {cell.key for batch in batches for cell in batch.cells} == {
+        cell.key for cell in plan.table_cells["subsets"]
+    }
 
 
 def test_every_figure_is_there(finished):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from icis.batches import Batches
 from icis.config import read_experiment
 from icis.methods import METHODS
 from icis.plan import Plan
@@ -63,7 +64,8 @@ def test_the_whole_dag_resolves(here):
     assert jobs["finetune"] == len(DATASETS)
     # five backbones that see the images, and the features given
     assert jobs["extract"] == 6 * len(DATASETS)
-    assert jobs["inject"] == jobs["evaluate"] == len(plan.cells)
+    assert jobs["cells"] == len(Batches(plan).all)
+    assert sum(len(batch.cells) for batch in Batches(plan).all.values()) == len(plan.cells)
     assert jobs["tabulate"] == jobs["finish"] == len(plan.table_cells)
     assert jobs["describe_head"] == 3
     # finetuned features by two selections, five others by one, and ImageNet's own head

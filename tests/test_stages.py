@@ -12,6 +12,7 @@ import torch
 
 from icis import layout
 from icis.artifacts import read_frame, read_metadata, vector_column, write_table
+from icis.batches import Batches
 from icis.config import parse_experiment
 from icis.errors import IcisError
 from icis.heads import Head
@@ -139,20 +140,21 @@ def test_an_unexpected_error_is_a_failed_row_too(plan, monkeypatch):
 
 def test_each_failure_makes_its_cell_stale_once_more(plan):
     flow = Workflow(plan.experiment.identity(), "here")
+    flow.batches = Batches(flow.plan, 1)
     places = {}
-    for cell in plan.cells.values():
-        names = ("dataset", "backbone", "head", "descriptor", "method")
-        places[cell.method.method] = SimpleNamespace(**dict(zip(names, cell.key, strict=True)))
+    for each in flow.batches.all.values():
+        names = ("dataset", "backbone", "head", "descriptor", "number")
+        place = SimpleNamespace(**dict(zip(names, each.names, strict=True)))
+        places[each.cells[0].method.method] = place
 
     def states():
-        return {name: (flow.inject_state(place), flow.evaluate_state(place))
-                for name, place in places.items()}  # fmt: skip
+        return {name: flow.batch_state(place) for name, place in places.items()}
 
     before = states()
     run_cells(plan)
     after = states()
     assert before["costa"] == after["costa"]
-    assert all(old != new for old, new in zip(before["conse"], after["conse"], strict=True))
+    assert before["conse"] != after["conse"]
     assert states() == after
 
 

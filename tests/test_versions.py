@@ -63,4 +63,4 @@ def test_rule_graph_becomes_a_picture(tmp_path, dot):
     graph = snakemake(tmp_path, "--rulegraph").stdout
     done = subprocess.run([dot, "-Tsvg"], input=graph, capture_output=True, text=True, check=True)
     assert "<svg" in done.stdout
-    assert "inject" in done.stdout
+    assert "train_head" in done.stdout

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,10 +14,21 @@ from icis.artifacts import read_metadata
 from icis.evaluation import accuracy
 from icis.features import load_features
 from icis.scorers import load_head, load_scorers
-from tests.pipeline import ROOT, copy, environment, planned, snakemake, tiny, write
+from tests.pipeline import (
+    CELLS,
+    ROOT,
+    changed,
+    copy,
+    environment,
+    planned,
+    snakemake,
+    times,
+    tiny,
+    write,
+)
 
 RESULTS = {"collect": 1, "plot": 1, "tabulate": 1, "finish": 1, "track": 1}
-CELLS = Path("results/tiny/cells/drawn/small/linear-last_epochs-5/att")
+HEADS, EVALUATED = "results/**/*.safetensors", f"{CELLS}/*.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +161,14 @@ def test_repeated_tracking_logs_nothing_twice(run):
 def test_a_learning_rate_reruns_its_cell_only(run):
     experiment = tiny()
     experiment["methods"]["icis"]["learning_rate"] = 2e-5
-    before = metrics(run)
+    before, heads, evaluated = metrics(run), times(run, HEADS), times(run, EVALUATED)
     write(run, experiment)
-    assert planned(run) == {"inject": 1, "evaluate": 1, **RESULTS}
+    assert planned(run) == {"cells": 1, **RESULTS}
     assert snakemake(run).returncode == 0
     after = metrics(run)
+    new = "icis-hidden-32_learning-rate-2e-05_max-epochs-30"
+    assert changed(heads, run, HEADS) == {f"{new}/seed-{seed}.safetensors" for seed in (0, 1)}
+    assert changed(evaluated, run, EVALUATED) == {f"{new}.parquet"}
     same = pl.col("method") != "icis"
     assert_frame_equal(before.filter(same), after.filter(same))
     assert "learning-rate" in after.filter(method="icis")["variant"][0]
@@ -165,14 +178,21 @@ def test_a_display_name_trains_nothing(run):
     experiment = tiny()
     experiment["methods"]["icis"]["name"] = "Another name"
     write(run, experiment)
-    assert "inject" not in planned(run)
+    heads, evaluated = times(run, HEADS), times(run, EVALUATED)
+    assert snakemake(run).returncode == 0
+    assert changed(heads, run, HEADS) == set()
+    assert changed(evaluated, run, EVALUATED) == {"icis-hidden-32_max-epochs-30.parquet"}
 
 
 def test_editing_the_evaluation_reruns_evaluation_only(run, tmp_path):
     source = copy(ROOT / "src", tmp_path / "src")
     module = source / "icis/evaluation.py"
     module.write_text(module.read_text().replace("CHUNK = 8192", "CHUNK = 4096"))
-    assert planned(run, PYTHONPATH=str(source)) == {"evaluate": 3, **RESULTS}
+    assert planned(run, PYTHONPATH=str(source)) == {"cells": 1, **RESULTS}
+    heads, evaluated = times(run, HEADS), times(run, EVALUATED)
+    assert snakemake(run, PYTHONPATH=str(source)).returncode == 0
+    assert changed(heads, run, HEADS) == set()
+    assert len(changed(evaluated, run, EVALUATED)) == 3
 
 
 def test_editing_a_comment_reruns_nothing(run, tmp_path):
@@ -205,19 +225,87 @@ def test_a_damaged_head_is_noticed_and_made_anew(run):
     data[-1] ^= 1
     head.write_bytes(bytes(data))
     (run / CELLS / "icis-hidden-32_max-epochs-30.parquet").unlink()
-    (run / layout.metrics("tiny")).unlink()
-    failed = snakemake(run)
-    assert failed.returncode != 0
-    assert "damaged" in failed.stdout + failed.stderr
+    heads = times(run, HEADS)
     assert snakemake(run).returncode == 0
     assert_frame_equal(metrics(run), before)
+    assert changed(heads, run, HEADS) == {"icis-hidden-32_max-epochs-30/seed-0.safetensors"}
+
+
+@pytest.mark.parametrize("file", [
+    "mlp-hidden-32_max-epochs-25.parquet",
+    "mlp-hidden-32_max-epochs-25/curves.parquet",
+    "mlp-hidden-32_max-epochs-25/injection.json",
+])  # fmt: skip
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_is_lost_or_damaged_is_made_anew_and_nothing_else(run, file, lost):
+    before, heads, evaluated = metrics(run), times(run, HEADS), times(run, EVALUATED)
+    path = run / CELLS / file
+    data = bytearray(path.read_bytes())
+    if lost:
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+    dry = planned(run)  # says so, and changes nothing
+    assert dry["cells"] == 1
+    assert path.exists() != lost
+    assert planned(run) == dry
+    done = snakemake(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = f"1 files of cells are missing or damaged, such as {CELLS / file}: 1 of 1 batches"
+    assert told in done.stdout + done.stderr
+    assert_frame_equal(metrics(run), before)
+    assert changed(heads, run, HEADS) == set()
+    assert changed(evaluated, run, EVALUATED) == {"mlp-hidden-32_max-epochs-25.parquet"}
+    assert planned(run) == {}
+
+
+def test_a_lost_record_is_made_anew_and_nothing_else(run):
+    heads, evaluated = times(run, HEADS), times(run, EVALUATED)
+    [record] = run.glob("results/tiny/batches/**/*.json")
+    record.unlink()
+    assert planned(run)["cells"] == 1
+    assert snakemake(run).returncode == 0
+    assert record.exists()
+    assert changed(heads, run, HEADS) == changed(evaluated, run, EVALUATED) == set()
+    assert planned(run) == {}
+
+
+def test_a_lost_head_is_made_anew(run):
+    heads = times(run, HEADS)
+    (run / CELLS / "mlp-hidden-32_max-epochs-25/seed-1.safetensors").unlink()
+    assert planned(run)["cells"] == 1
+    assert snakemake(run).returncode == 0
+    assert changed(heads, run, HEADS) == {"mlp-hidden-32_max-epochs-25/seed-1.safetensors"}
+    assert planned(run) == {}
+
+
+def test_what_looks_at_a_run_removes_nothing(run):
+    [record] = run.glob("results/tiny/batches/**/*.json")
+    (run / CELLS / "conse-default.parquet").unlink()
+    for arguments in (("--rulegraph",), ("--summary",), ("--report", "report.html"), ("--touch",)):
+        snakemake(run, *arguments)
+        assert record.exists()
+
+
+def test_other_batches_compute_nothing_anew(run):
+    before, heads, evaluated = metrics(run), times(run, HEADS), times(run, EVALUATED)
+    assert planned(run, "--config", "cells-per-job=1")["cells"] == 3
+    done = snakemake(run, "--config", "cells-per-job=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert changed(heads, run, HEADS) == changed(evaluated, run, EVALUATED) == set()
+    assert_frame_equal(metrics(run), before)
+    assert planned(run, "--config", "cells-per-job=1") == {}
+    refused = snakemake(run, "--config", "cells-per-job=0")
+    assert refused.returncode != 0
+    assert "cells-per-job should be a whole number from 1 on" in refused.stdout + refused.stderr
 
 
 def test_rule_graph_names_every_stage(finished):
     done = snakemake(finished, "--rulegraph")
     assert done.returncode == 0
-    for rule in ("draw", "index", "describe", "finetune", "extract", "train_head", "inject",
-                 "evaluate", "collect", "plot", "tabulate", "finish", "track"):  # fmt: skip
+    for rule in ("draw", "index", "describe", "finetune", "extract", "train_head", "cells",
+                 "collect", "plot", "tabulate", "finish", "track"):  # fmt: skip
         assert f'"{rule}"' in done.stdout
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -66,6 +66,7 @@ def provenance(
     fingerprint: str,
     inputs: dict[str, Path],
     sources: dict[str, str] | None = None,
+    sha256: Callable[[Path], str] = file_sha256,
     **facts: Any,
 ) -> dict[str, Any]:
     """Describe how an artifact came to be.
@@ -73,9 +74,7 @@ def provenance(
     ``inputs`` are the files read, by role; ``sources`` the hashes of the files that these were
     made from in turn. ``facts`` are whatever else a reader of the artifact should know.
     """
-    hashes = {
-        role: {"path": str(path), "sha256": file_sha256(path)} for role, path in inputs.items()
-    }
+    hashes = input_hashes(inputs, sha256)
     lineage = dict(sources or {}) | {each["path"]: each["sha256"] for each in hashes.values()}
     return {
         "artifact": artifact,
@@ -87,12 +86,20 @@ def provenance(
     }
 
 
+def input_hashes(
+    inputs: dict[str, Path], sha256: Callable[[Path], str] = file_sha256
+) -> dict[str, dict[str, str]]:
+    """Return path and hash of the files that an artifact was made from, by role."""
+    return {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()}
+
+
 @cache
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
+@cache
 def git_commit(folder: Path) -> str:
     """Return the commit of a checkout, with ``-dirty`` where files differ; empty outside of one."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]

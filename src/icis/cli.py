@@ -216,6 +216,30 @@ def evaluate(
 
 
 @app.command(rich_help_panel=STAGES)
+def batch(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    number: Annotated[
+        str, typer.Argument(metavar="NUMBER", help="Which batch of these cells, from 0.")
+    ],
+    size: Annotated[int, typer.Option(min=1, help="Cells in a batch, at most.")] = 8,
+    config: Config = PARAMS,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Inject and evaluate a batch of cells: what Snakemake runs, instead of the two above."""
+    from icis.batches import Batches
+    from icis.stages import batch
+
+    use_threads(threads)
+    plan = load_plan(config)
+    chosen = Batches(plan, size).batch(dataset, backbone, head, descriptor, number)
+    batch.run(plan, chosen, device=device)
+
+
+@app.command(rich_help_panel=STAGES)
 def collect(config: Config = PARAMS) -> None:
     """Collect the metrics of all cells into one table."""
     from icis.stages import collect

@@ -38,6 +38,7 @@ NEUTRAL = frozenset(
 )
 
 
+@cache
 def code_hash(*modules: str) -> str:
     """Return the hash of the modules named and of all that they import, nested imports too."""
     state = hashlib.sha256()
@@ -79,6 +80,7 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
         yield from _running(child)
 
 
+@cache
 def _imports(module: str) -> set[str]:
     found = set()
     for node in _running(_tree(module)):

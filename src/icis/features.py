@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,15 @@ class Features:
     rows: pl.DataFrame
     classes: Classes
     metadata: dict[str, Any]
+    _splits: dict[str, LabelledFeatures] = field(default_factory=dict, repr=False, compare=False)
 
     def split(self, name: str) -> LabelledFeatures:
-        """Return the rows of one split."""
+        """Return the rows of one split; they are taken out once, not once a cell."""
+        if name not in self._splits:
+            self._splits[name] = self._rows_of(name)
+        return self._splits[name]
+
+    def _rows_of(self, name: str) -> LabelledFeatures:
         chosen = (self.rows["split"] == name).to_numpy()
         if not chosen.any():
             raise IcisError(f"the features have no row of the split {name}")

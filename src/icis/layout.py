@@ -85,6 +85,14 @@ def cell_metrics(
     return folder.parent / f"{folder.name}.parquet"
 
 
+def batch(
+    experiment: str, dataset: str, backbone: str, head: str, descriptor: str, number: str
+) -> Path:
+    """Return the record that the cells of a batch are there, written last."""
+    place = results(experiment) / "batches" / dataset / backbone / head / descriptor
+    return place / f"{number}.json"
+
+
 def failures(
     experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
 ) -> Path:

@@ -296,7 +296,7 @@ class Plan:
     def missing_files(self) -> list[str]:
         """Return a line for every file that is still to be read and that is not there."""
         needed: dict[GivenFile, None] = {}
-        for cell in self.cells.values():
+        for cell in {cell.key[:4]: cell for cell in self.cells.values()}.values():
             files = self.files.unread_dataset(cell.dataset, cell.backbone)
             files += self.files.unread_descriptor(cell.dataset, cell.descriptor)
             files += self.files.unread_head_descriptor(cell.head, cell.descriptor)

@@ -15,6 +15,8 @@ _held: list[TextIO] = []
 
 def hold() -> None:
     """Take the folder's lock until this process ends; refuse if another run has it."""
+    if _held:
+        return
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     file = LOCK.open("a+")
     try:

@@ -12,6 +12,7 @@ import torch
 from icis.artifacts import column_vectors, read_table, vector_column
 from icis.errors import IcisError
 from icis.heads import Head
+from icis.shelf import Shelf
 
 ANY_SEED = "any"
 """The seed of a head without randomness, in metadata; null in the column."""
@@ -29,9 +30,9 @@ def head_table(head: Head, seed: int | None) -> pa.Table:
     )
 
 
-def load_seen_head(path: Path, seed: int) -> Head:
-    """Return one seed's head from the artifact."""
-    table = read_table(path)
+def load_seen_head(path: Path, seed: int, *, shelf: Shelf | None = None) -> Head:
+    """Return one seed's head from the artifact, a copy of its own."""
+    table = (shelf or Shelf()).get(read_table, path)
     table = table.filter(pc.or_kleene(pc.equal(table["seed"], seed), pc.is_null(table["seed"])))
     if not len(table):
         raise IcisError(f"{path} has no head of seed {seed}")

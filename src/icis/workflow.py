@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from icis import layout
+from icis import layout, runlock
 from icis.artifacts import file_sha256, write_text
+from icis.batches import CELLS_PER_JOB, Batch, Batches, damage
 from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Figure, parse_experiment
 from icis.errors import ConfigError, IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
+from icis.schema import canonical_hash
 
 Wildcards = Any
 FORMATS = ("csv", "md", "tex", "html")
 PICTURES = ("svg", "pdf", "png")
 FIGURES = get_args(Figure)
+SIZE = "cells-per-job"
+"""The key of Snakemake's configuration that is no part of the experiment."""
 
 
 def put_icis_on_path() -> None:
@@ -37,9 +41,15 @@ def put_icis_on_path() -> None:
 class Workflow:
     """An experiment as Snakemake sees it."""
 
-    def __init__(self, config: dict[str, Any], source: str) -> None:
-        self.plan = Plan(parse_experiment(json.loads(json.dumps(config)), source=source))
-        self.source = source
+    def __init__(self, config: dict[str, Any], source: str, snakemake: Any = None) -> None:
+        experiment = json.loads(json.dumps(config))
+        size = experiment.pop(SIZE, CELLS_PER_JOB)
+        if type(size) is not int or size < 1:
+            raise ConfigError(source, [f"{SIZE} should be a whole number from 1 on, not {size!r}"])
+        self.plan = Plan(parse_experiment(experiment, source=source))
+        self.batches = Batches(self.plan, size)
+        self.source, self.snakemake = source, snakemake
+        self._looked_at = set[Path]()
         self.name = self.plan.experiment.name
         self.file = layout.resolved(self.name)
         text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
@@ -107,20 +117,55 @@ class Workflow:
             layout.seen_heads(w.dataset, w.backbone, w.head),
         )
 
-    def inject_inputs(self, wildcards: Wildcards) -> list[Path]:
-        """Return seen heads and descriptors, those of a given head's classes included."""
-        return list(input_files(self._cell(wildcards)).values())
-
-    def evaluate_inputs(self, wildcards: Wildcards) -> list[Path]:
-        """Return the features that a cell is judged on."""
-        cell = self._cell(wildcards)
+    def batch_inputs(self, wildcards: Wildcards) -> list[Path]:
+        """Return seen heads and descriptors, and the features that the cells are judged on."""
+        batch = self._batch(wildcards)
+        self._mend([batch])
+        cell = batch.cells[0]  # all of them read the same
         names = dict.fromkeys((cell.dataset, self.plan.test_dataset(cell)))
-        return [layout.features(name, cell.backbone) for name in names if name is not None]
+        features = [layout.features(name, cell.backbone) for name in names if name is not None]
+        return [*features, *input_files(cell).values()]
 
     def table_inputs(self, wildcards: Wildcards) -> list[Path]:
-        """Return the metrics of a table's cells."""
-        keys = [cell.key for cell in self.plan.table_cells[wildcards.table]]
-        return [layout.cell_metrics(self.name, *key) for key in keys if key in self.plan.cells]
+        """Return the records of the batches that a table's cells are in."""
+        cells = self.plan.table_cells[wildcards.table]
+        return self._records(self.batches.of(c for c in cells if c.key in self.plan.cells))
+
+    def cell_records(self, _: Wildcards = None) -> list[Path]:
+        """Return the records of all batches."""
+        return self._records(self.batches.all.values())
+
+    def _records(self, batches: Iterable[Batch]) -> list[Path]:
+        batches = list(batches)
+        self._mend(batches)
+        return [self.batches.record(each) for each in batches]
+
+    def _mend(self, batches: Iterable[Batch]) -> None:
+        """Let the jobs run again whose record, or a file that it names, is missing or damaged.
+
+        Snakemake knows the records alone, and misses none as long as later files are there. So this
+        is asked when it first asks for them. A run also takes damaged files away, for the job to
+        make them anew; whatever else looks on (a dry run, a report) removes nothing.
+        """
+        records = {self.batches.record(each) for each in batches} - self._looked_at
+        self._looked_at |= records
+        if not records or self.snakemake is None or not self.snakemake.is_main_process:
+            return
+        bad = {record: damage(record) for record in sorted(records)}
+        again = [str(record) for record, files in bad.items() if files != []]
+        self.snakemake.dag.forcefiles.update(again)  # as --forcerun does
+        lost = [file for files in bad.values() for file in files or ()]
+        if lost:
+            print(
+                f"{len(lost)} files of cells are missing or damaged, such as {lost[0]}: "
+                f"{sum(map(bool, bad.values()))} of {len(bad)} batches are computed again, to make "
+                "these anew",
+                file=sys.stderr,
+            )
+        if lost and is_run(self.snakemake):
+            runlock.hold()  # another run may be at work on them
+            for file in lost:
+                file.unlink(missing_ok=True)
 
     def page_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the figures on a table's page."""
@@ -160,16 +205,17 @@ class Workflow:
         seeds = self.plan.head_seeds(*names)
         return f"{self.plan.head_fingerprint(names[0], names[2])} {seeds}"
 
-    def inject_state(self, wildcards: Wildcards) -> str:
-        """Return the state of injected heads."""
-        cell = self._cell(wildcards)
-        state = f"{self.plan.injection_fingerprint(cell)} {list(self.plan.seeds[cell.key])}"
-        return state + self._failures(cell)
+    def batch_state(self, wildcards: Wildcards) -> str:
+        """Return the state of a batch's cells."""
+        return canonical_hash([self._cell_state(cell) for cell in self._batch(wildcards).cells])
 
-    def evaluate_state(self, wildcards: Wildcards) -> str:
-        """Return the state of a cell's metrics."""
-        cell = self._cell(wildcards)
-        return self.plan.evaluation_fingerprint(cell) + self._failures(cell)
+    def _cell_state(self, cell: Cell) -> list[str]:
+        return [
+            self.plan.injection_fingerprint(cell),
+            self.plan.evaluation_fingerprint(cell),
+            str(self.plan.seeds[cell.key]),
+            self._failures(cell),
+        ]
 
     def _failures(self, cell: Cell) -> str:
         """Return how often a cell failed: after each failure it is stale once more."""
@@ -199,10 +245,6 @@ class Workflow:
         return code_hash("icis.stages.track")
 
     # targets
-
-    def cell_files(self) -> list[Path]:
-        """Return the metrics files of all cells."""
-        return [layout.cell_metrics(self.name, *key) for key in self.plan.cells]
 
     def table_files(self) -> list[Path]:
         """Return the formats of all tables, and the differences between their methods."""
@@ -243,9 +285,19 @@ class Workflow:
         """Return all seen heads that the cells need."""
         return list(dict.fromkeys(layout.seen_heads(*key[:3]) for key in self.plan.cells))
 
-    def _cell(self, wildcards: Wildcards) -> Cell:
+    def _batch(self, wildcards: Wildcards) -> Batch:
         w = wildcards
-        return self.plan.cell(w.dataset, w.backbone, w.head, w.descriptor, w.method)
+        return self.batches.batch(w.dataset, w.backbone, w.head, w.descriptor, w.number)
+
+
+def is_run(snakemake: Any) -> bool:
+    """Say whether this is a run: neither a dry one nor a report nor the process of a job.
+
+    Snakemake knows once it has read the Snakefile, when it asks for inputs.
+    """
+    if snakemake is None or snakemake.executor_plugin is None:
+        return False
+    return bool(snakemake.is_main_process and not snakemake.dryrun and not snakemake.touch)
 
 
 def _there(files: Callable[[], list[Path]], output: Path) -> list[Path]:

@@ -1,42 +1,22 @@
-# Seen heads and descriptors → injected heads → metrics; a job is a cell with all its seeds.
-CELL = ("{dataset}", "{backbone}", "{head}", "{descriptor}", "{method}")
+# Seen heads and descriptors → injected heads → metrics; a job is a batch of cells with all seeds.
+BATCH = ("{dataset}", "{backbone}", "{head}", "{descriptor}", "{number}")
 
 
-rule inject:
+rule cells:
     input:
-        FLOW.inject_inputs,
+        FLOW.batch_inputs,
         config=ancient(CONFIG),
     output:
-        layout.injection(NAME, *CELL),
+        layout.batch(NAME, *BATCH),
     log:
-        layout.log(NAME, "inject", *CELL),
+        layout.log(NAME, "cells", *BATCH),
     benchmark:
-        layout.benchmark(NAME, "inject", *CELL)
+        layout.benchmark(NAME, "cells", *BATCH)
     threads: 1
     params:
-        state=FLOW.inject_state,
+        state=FLOW.batch_state,
+    # the size is no state: another one makes nothing anew that is there
     shell:
-        "icis inject {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " {wildcards.descriptor} {wildcards.method} --config {input.config} --threads {threads} 2> {log}"
-
-
-rule evaluate:
-    input:
-        FLOW.evaluate_inputs,
-        heads=layout.seen_heads(*CELL[:3]),
-        injection=layout.injection(NAME, *CELL),
-        config=ancient(CONFIG),
-    output:
-        layout.cell_metrics(NAME, *CELL),
-        layout.curves(NAME, *CELL),
-        layout.classes(NAME, *CELL),
-    log:
-        layout.log(NAME, "evaluate", *CELL),
-    benchmark:
-        layout.benchmark(NAME, "evaluate", *CELL)
-    threads: 1
-    params:
-        state=FLOW.evaluate_state,
-    shell:
-        "icis evaluate {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " {wildcards.descriptor} {wildcards.method} --config {input.config} --threads {threads} 2> {log}"
+        "icis batch {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
+        " {wildcards.descriptor} {wildcards.number} --size {FLOW.batches.size}"
+        " --config {input.config} --threads {threads} 2> {log}"

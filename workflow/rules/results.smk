@@ -3,7 +3,7 @@
 
 rule collect:
     input:
-        FLOW.cell_files(),
+        FLOW.cell_records,
         config=ancient(CONFIG),
     output:
         metrics=layout.metrics(NAME),

@@ -11,7 +11,15 @@ import polars as pl
 from tqdm import tqdm
 
 from icis import layout
-from icis.artifacts import git_commit, provenance, read_metadata, write_table, write_text
+from icis.artifacts import (
+    git_commit,
+    input_hashes,
+    provenance,
+    read_frame,
+    read_metadata,
+    write_table,
+    write_text,
+)
 from icis.calibration import best_offset, thin
 from icis.errors import FAILED, IcisError, reason_of
 from icis.evaluation import Evaluation, accuracy, examine
@@ -21,6 +29,7 @@ from icis.metrics import LabelledFeatures
 from icis.plan import Cell, Plan
 from icis.scorers import Scorer, load_scorers
 from icis.seen_heads import ANY_SEED, load_seen_head
+from icis.shelf import Shelf
 from icis.stages.common import pick_device
 from icis.stages.inject import load_manifest
 
@@ -33,33 +42,41 @@ MetricRow = tuple[int, str, float, str | None]
 """Seed, metric, value and, where it failed, why."""
 
 
-def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
+def run(
+    plan: Plan,
+    cell: Cell,
+    *,
+    device: str = "auto",
+    shelf: Shelf | None = None,
+    log: Path | None = None,
+) -> None:
     """Write the cell's metrics (a row a (seed, metric)), curves and accuracies of single classes.
 
-    A seed that failed, here or in injection, has the metric ``failed`` alone; why stands in the
-    metadata.
+    A seed that failed, here or in injection, has the metric ``failed`` alone; why stands beside it,
+    with the log where all of it is.
     """
     device = pick_device(device)
+    shelf = shelf or Shelf()
+    log = log or layout.log(plan.experiment.name, "evaluate", *cell.key)
     manifest_path = layout.injection(plan.experiment.name, *cell.key)
     try:
         manifest = load_manifest(manifest_path)
     except IcisError:
         manifest_path.unlink(missing_ok=True)  # the next run makes the damaged heads anew
         raise
-    images = _Images(plan, cell)
+    images = _Images(plan, cell, shelf)
     heads_path = layout.seen_heads(*cell.key[:3])
-    training = read_metadata(heads_path)["training"]
+    training = shelf.get(read_metadata, heads_path)["training"]
     offset = _offset(manifest, manifest_path.parent, images.trainval, device)
     failed = dict(manifest["failed"])
     rows: list[MetricRow] = []
     curves, classes = [], []
     for seed, entry in manifest["seeds"].items():
-        seen_head = load_seen_head(heads_path, int(seed))
+        seen_head = load_seen_head(heads_path, int(seed), shelf=shelf)
         try:
             found, metrics = _seed(entry, manifest_path.parent, images, seen_head, offset, device)
         except Exception as error:  # one row must not take the table with it
             traceback.print_exception(error)
-            log = layout.log(plan.experiment.name, "evaluate", *cell.key)
             failed[seed] = {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}
             continue
         epoch = training.get(seed, training.get(ANY_SEED, {})).get("epoch")
@@ -73,17 +90,51 @@ def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
             curves.append(thin(found.curve).select(label, pl.all()))
     for seed, each in failed.items():
         rows.append((int(seed), FAILED, 1.0, f"{each['reason']} (log: {each['log']})"))
-    metadata = _metadata(plan, cell, manifest, images)
+    metadata = _metadata(plan, cell, manifest, images, shelf)
     _write(plan, cell, rows, curves, classes, metadata)
+
+
+def is_fresh(plan: Plan, cell: Cell, shelf: Shelf) -> bool:
+    """Say whether the metrics on disk are what ``run`` would write again, and none failed."""
+    name = plan.experiment.name
+    path = layout.cell_metrics(name, *cell.key)
+    try:
+        about = read_metadata(path)
+        selection = load_manifest(layout.injection(name, *cell.key))["selection"]
+        wanted = {
+            "fingerprint": plan.evaluation_fingerprint(cell),
+            "inputs": input_hashes(_inputs(plan, cell), shelf.sha256),
+            "cell": cell.id,
+            "display": cell.method.name or cell.stem,
+            "selection": selection,
+        }
+        if any(about.get(key) != value for key, value in wanted.items()):
+            return False
+        read_frame(layout.curves(name, *cell.key))
+        read_frame(layout.classes(name, *cell.key))
+        return FAILED not in read_frame(path)["metric"]
+    except IcisError:  # absent or damaged: made again
+        return False
+
+
+def _inputs(plan: Plan, cell: Cell) -> dict[str, Path]:
+    """Return all files that a cell's metrics are made from, by role."""
+    found = {
+        "features": layout.features(cell.dataset, cell.backbone),
+        "seen heads": layout.seen_heads(*cell.key[:3]),
+        "injection": layout.injection(plan.experiment.name, *cell.key),
+    }
+    test = plan.test_dataset(cell)
+    if test not in (None, cell.dataset):
+        found["test_seen"] = layout.features(str(test), cell.backbone)
+    return found
 
 
 class _Images:
     """The features that a cell is judged on."""
 
-    def __init__(self, plan: Plan, cell: Cell) -> None:
-        self.path = layout.features(cell.dataset, cell.backbone)
-        self.inputs = {"features": self.path}
-        self.features = load_features(self.path)
+    def __init__(self, plan: Plan, cell: Cell, shelf: Shelf) -> None:
+        self.features = shelf.get(load_features, layout.features(cell.dataset, cell.backbone))
         self.test_unseen = self.features.split("test_unseen")
         self.test_seen: LabelledFeatures | None = None
         self.trainval: LabelledFeatures | None = None
@@ -92,8 +143,7 @@ class _Images:
             return
         source: Features = self.features
         if name != cell.dataset:
-            self.inputs["test_seen"] = layout.features(name, cell.backbone)
-            source = load_features(self.inputs["test_seen"])
+            source = shelf.get(load_features, layout.features(name, cell.backbone))
         self.test_seen = source.split("test_seen")
         if "trainval" in source.rows["split"]:
             self.trainval = source.split("trainval")
@@ -173,13 +223,14 @@ def _metadata(
     cell: Cell,
     manifest: dict[str, Any],
     images: _Images,
+    shelf: Shelf,
 ) -> dict[str, Any]:
-    heads = layout.seen_heads(*cell.key[:3])
-    injection = layout.injection(plan.experiment.name, *cell.key)
+    inputs = _inputs(plan, cell)
     return provenance(
         "cell",
         fingerprint=plan.evaluation_fingerprint(cell),
-        inputs={**images.inputs, "seen heads": heads, "injection": injection},
+        inputs=inputs,
+        sha256=shelf.sha256,
         sources={**images.features.metadata["sources"], **manifest["sources"]},
         split_version=images.features.metadata["split_version"],
         device=manifest["device"],
@@ -188,9 +239,13 @@ def _metadata(
         configuration=cell.identity,
         display=cell.method.name or cell.stem,
         selection=manifest["selection"],
-        n_seen=cell.n_seen or len(load_seen_head(heads, plan.seeds[cell.key][0]).classes),
+        n_seen=cell.n_seen or _count_seen(inputs["seen heads"], plan.seeds[cell.key][0], shelf),
         heads={seed: entry["sha256"] for seed, entry in manifest["seeds"].items()},
     )
+
+
+def _count_seen(heads: Path, seed: int, shelf: Shelf) -> int:
+    return len(load_seen_head(heads, seed, shelf=shelf).classes)
 
 
 def _write(

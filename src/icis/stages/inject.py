@@ -27,34 +27,44 @@ from icis.methods import Injection, InjectionProblem
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
+from icis.shelf import Shelf
 from icis.stages.common import denormals_flushed, device_name, epochs_bar, only_one, pick_device
 from icis.stages.problems import held_out_problem, load_problem
 
 HELD_OUT = "held-out-"
 
 
-def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
+def run(
+    plan: Plan,
+    cell: Cell,
+    *,
+    device: str = "auto",
+    shelf: Shelf | None = None,
+    log: Path | None = None,
+) -> None:
     """Write ``seed-<n>.safetensors`` and its history for each seed, then the manifest.
 
     A seed that is there already, made from the same inputs by the same settings and code, stays.
     So do the runs with held-out classes, ``held-out-<n>``. A seed whose method fails stands in
-    the manifest with the reason; the others go on.
+    the manifest with the reason and the log where all of it stands; the others go on.
     """
     device = pick_device(device)
+    shelf = shelf or Shelf()
     inputs = input_files(cell)
     manifest = layout.injection(plan.experiment.name, *cell.key)
-    about = read_metadata(inputs["seen heads"])
+    about = shelf.get(read_metadata, inputs["seen heads"])
     with only_one(manifest), denormals_flushed():
-        made = _Maker(plan, cell, device).run()
+        made = _Maker(plan, cell, device, shelf, log).run()
         _remove_others(manifest.parent, made)
         sources = dict(about["sources"])
         for key in inputs.keys() - {"seen heads"}:
-            sources |= read_metadata(inputs[key])["sources"]
+            sources |= shelf.get(read_metadata, inputs[key])["sources"]
         metadata = provenance(
             "injection",
             fingerprint=plan.injection_fingerprint(cell),
             inputs=inputs,
             sources=sources,
+            sha256=shelf.sha256,
             device=device_name(device),
             split_version=about["split_version"],
             selection=_selection(cell, about),
@@ -66,12 +76,13 @@ def run(plan: Plan, cell: Cell, *, device: str = "auto") -> None:
 class _Maker:
     """Makes all heads of a cell that are not there yet."""
 
-    def __init__(self, plan: Plan, cell: Cell, device: str) -> None:
-        self.plan, self.cell, self.device = plan, cell, device
+    def __init__(self, plan: Plan, cell: Cell, device: str, shelf: Shelf, log: Path | None) -> None:
+        self.plan, self.cell, self.device, self.shelf = plan, cell, device, shelf
+        self.log = log or layout.log(plan.experiment.name, "inject", *cell.key)
         self.folder = layout.cell(plan.experiment.name, *cell.key)
         self.inputs = input_files(cell)
         described = sorted(self.inputs.keys() - {"seen heads"})
-        self.described = [file_sha256(self.inputs[key]) for key in described]
+        self.described = [shelf.sha256(self.inputs[key]) for key in described]
         self.fingerprint = plan.seed_fingerprint(cell)
 
     def run(self) -> dict[str, dict[str, Any]]:
@@ -103,12 +114,12 @@ class _Maker:
             seed,
             head_described=self.inputs.get("head descriptors"),
             n_seen=self.cell.n_seen,
+            shelf=self.shelf,
         )
 
     def _failure(self, error: Exception, seed: int) -> dict[str, str]:
         traceback.print_exception(error)
-        log = layout.log(self.plan.experiment.name, "inject", *self.cell.key)
-        return {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}
+        return {"reason": f"seed {seed}: {reason_of(error)}", "log": str(self.log)}
 
     def _make(self, problem: InjectionProblem, seed: int, name: str) -> dict[str, Any]:
         held = problem.truth is not None

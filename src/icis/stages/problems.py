@@ -13,21 +13,24 @@ from icis.holdout import hold_out
 from icis.methods import InjectionProblem
 from icis.seeding import derive_seed
 from icis.seen_heads import load_seen_head
+from icis.shelf import Shelf
 
 
 def load_problem(
     heads: Path, described: Path, seed: int, *, head_described: Path | None = None,
-    n_seen: int | None = None,
+    n_seen: int | None = None, shelf: Shelf | None = None,
 ) -> InjectionProblem:  # fmt: skip
     """Return the method's whole input, the descriptors in the order of the head's rows.
 
     ``head_described`` are the descriptors of a given head's classes. With ``n_seen`` the method
-    learns from that many seen classes only.
+    learns from that many seen classes only. With a shelf, files are read once for many problems.
     """
-    head = load_seen_head(heads, seed)
-    descriptors = load_descriptors(described)
+    shelf = shelf or Shelf()
+    head = load_seen_head(heads, seed, shelf=shelf)
+    descriptors = shelf.get(load_descriptors, described)
     if head_described is not None:
-        seen = _rows_of(head, load_descriptors(head_described), head_described)
+        own = shelf.get(load_descriptors, head_described)
+        seen = _rows_of(head, own, head_described)
     elif head.classes != descriptors.classes.seen:
         raise IcisError(f"{heads} and {described} name other seen classes: make both anew")
     else:

@@ -1,0 +1,183 @@
+"""How time and disk grow with the number of cells: 100, 1,000, 10,000.
+
+    python benchmarks/scale.py --output FOLDER [--cells 100,1000,10000] [--cells-per-job N]
+
+The cells are WAvg with as many values of eta, on features, heads and descriptors written here.
+For each number: the dry run of a fresh experiment, all its cells, the run with nothing to do, the
+collected metrics, a table, and up to --track cells the records in MLflow. Times are wall-clock
+times; the cells' own work is next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+import torch
+
+from icis import layout
+from icis.artifacts import vector_column, write_json, write_table
+from icis.batches import CELLS_PER_JOB
+from icis.config import parse_experiment
+from icis.heads import Head
+from icis.plan import Plan
+from icis.seen_heads import head_table
+
+ROOT = Path(__file__).parent.parent
+ROWS = 1000
+"""Of a table, at most."""
+SEEN, UNSEEN, WIDTH, COMPONENTS, IMAGES = 40, 10, 64, 16, 5
+
+
+LINES = {
+    "dry_run": "dry run of a fresh experiment", "nothing_to_do": "nothing to do",
+    "compute": "compute all cells", "collect": "collect metrics",
+    "table": "a table of at most 1,000 rows", "track": "log in MLflow",
+}  # fmt: skip
+
+
+def experiment(cells: int) -> dict[str, Any]:
+    """Return an experiment of that many cells: one data set, one head, WAvg with many etas."""
+    methods = {f"w{n}": {"method": "wavg", "eta": 1 + n * 1e-4} for n in range(cells)}
+    return {
+        "name": "scale", "seeds": 1,
+        "datasets": {"made": {"kind": "images", "root": "images",
+                              "descriptors": {"att": {"file": "attributes.csv"}}}},
+        "backbones": {"net": {"model": "resnet10t", "weights": "pretrained"}},
+        "heads": {"last": {"epochs": 1}},
+        "methods": methods,
+        "tables": {
+            f"part{start // ROWS}": {
+                "datasets": ["made"], "backbones": ["net"], "heads": ["last"],
+                "descriptors": ["att"], "methods": list(methods)[start : start + ROWS],
+            } for start in range(0, cells, ROWS)
+        },
+    }  # fmt: skip
+
+
+def make_inputs(plan: Plan) -> None:
+    """Write index, descriptors, features and seen head, in the order in which they are made."""
+    rng = np.random.default_rng(0)
+    seen = tuple(f"s{n}" for n in range(SEEN))
+    unseen = tuple(f"u{n}" for n in range(UNSEEN))
+    classes = {"names": [*seen, *unseen], "is_seen": [True] * SEEN + [False] * UNSEEN}
+    about = {"sources": {"made": "0" * 64}, "split_version": "made", "classes": classes,
+             "backbone_selection": "none"}  # fmt: skip
+    splits = (("trainval", seen), ("test_seen", seen), ("test_unseen", unseen))
+    rows = [(f"{split}-{name}-{n}", name, split)
+            for split, names in splits for name in names for n in range(IMAGES)]  # fmt: skip
+    frame = pl.DataFrame(rows, schema=["image", "class", "split"], orient="row").to_arrow()
+    write_table(layout.index("made"), frame, about)
+    vectors = np.abs(rng.normal(size=(SEEN + UNSEEN, COMPONENTS))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    columns = {"id": range(SEEN + UNSEEN), "class": classes["names"], "seen": classes["is_seen"]}
+    described = pl.DataFrame(columns).to_arrow().append_column("vector", vector_column(vectors))
+    write_table(layout.descriptors("made", "att"), described, about)
+    pictures = vector_column(rng.normal(size=(len(rows), WIDTH)).astype(np.float32))
+    write_table(layout.features("made", "net"), frame.append_column("vector", pictures), about)
+    weight = torch.from_numpy(rng.normal(size=(SEEN, WIDTH)).astype(np.float32))
+    training = {"training": {"0": {"epoch": 1, "selection": "last of 1 epochs"}}}
+    head = head_table(Head(weight, torch.zeros(SEEN), seen), 0)
+    write_table(layout.seen_heads(*next(iter(plan.cells))[:3]), head, about | training)
+
+
+def snakemake(*arguments: str, size: int) -> tuple[float, float]:
+    """Run Snakemake in the current folder and return the seconds that it took: wall, CPU."""
+    command = [
+        sys.executable, "-m", "snakemake", *arguments, "--cores", "all", "--quiet", "all",
+        "--snakefile", str(ROOT / "Snakefile"), "--configfile", "experiment.json",
+        "--config", f"cells-per-job={size}",
+    ]  # fmt: skip
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    began, before = time.perf_counter(), os.times()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    wall, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user - before.children_user + after.children_system
+    return wall, cpu - before.children_system
+
+
+def size_of(folder: str) -> tuple[int, float]:
+    """Return how many files a folder holds, and their size in MB."""
+    sizes = [each.stat().st_size for each in Path(folder).rglob("*") if each.is_file()]
+    return len(sizes), sum(sizes) / 1e6
+
+
+def measure(cells: int, *, size: int, track: bool) -> dict[str, Any]:
+    """Measure one number of cells in the current folder: seconds and megabytes."""
+    data = experiment(cells)
+    Path("experiment.json").write_text(json.dumps(data))
+    began = time.perf_counter()
+    plan = Plan(parse_experiment(data, source="here"))
+    found: dict[str, Any] = {"cells": cells, "cells_per_job": size}
+    found["plan"] = time.perf_counter() - began
+    make_inputs(plan)
+    steps = {
+        "dry_run": ("all_cells", "--dry-run"),
+        "compute": ("all_cells",),
+        "nothing_to_do": ("all_cells",),
+        "collect": (str(layout.metrics("scale")),),
+        "table": (str(layout.complete("scale", "part0")),),
+    }
+    steps |= {"track": (str(layout.tracked("scale")),)} if track else {}
+    for step, arguments in steps.items():
+        found[step], found[f"{step}_cpu"] = snakemake(*arguments, size=size)
+    for key in ("compute", "compute_cpu"):
+        found[f"{key}_per_cell"] = found[key] / cells
+    if track:
+        found["store_megabytes"] = Path("mlflow.db").stat().st_size / 1e6
+    found["results_files"], found["results_megabytes"] = size_of("results")
+    found["bookkeeping_files"], found["bookkeeping_megabytes"] = size_of(".snakemake")
+    found["metrics_megabytes"] = layout.metrics("scale").stat().st_size / 1e6
+    return found
+
+
+def draw(results: list[dict[str, Any]], file: Path) -> None:
+    """Draw times over the number of cells, both logarithmic."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for key, label in LINES.items():
+        points = [(each["cells"], each[key]) for each in results if key in each]
+        if points:
+            axes.loglog(*zip(*points, strict=True), marker="o", label=label)
+    axes.set(xlabel="cells", ylabel="seconds", title="Time by the number of cells")
+    axes.grid(which="both", alpha=0.2)
+    axes.legend()
+    figure.savefig(file)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure each size in a fresh folder, write ``scale.json`` and ``scale.svg``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--cells", default="100,1000,10000", metavar="LIST")
+    parser.add_argument("--cells-per-job", type=int, default=CELLS_PER_JOB)
+    parser.add_argument("--track", type=int, default=1000, help="log up to so many cells")
+    wanted = parser.parse_args()
+    output = wanted.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    results = []
+    for cells in map(int, wanted.cells.split(",")):
+        with tempfile.TemporaryDirectory(dir=output) as folder:
+            os.chdir(folder)
+            results.append(measure(cells, size=wanted.cells_per_job, track=cells <= wanted.track))
+            os.chdir(output)
+        print(json.dumps(results[-1], indent=2), flush=True)
+        write_json(output / "scale.json", results)
+        draw(results, output / "scale.svg")
+
+
+if __name__ == "__main__":
+    main()
