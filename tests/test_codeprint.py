@@ -30,6 +30,7 @@ def package(tmp_path, monkeypatch):
 
 def forget():
     codeprint._tree.cache_clear()
+    codeprint._imports.cache_clear()
     codeprint._normalised.cache_clear()
 
 

@@ -287,6 +287,25 @@ def show(
 
 
 @app.command()
+def compare(
+    old: Annotated[str, typer.Argument(metavar="A", help="A git revision (or REV:EXPERIMENT),")],
+    new: Annotated[
+        str, typer.Argument(metavar="B", help="an experiment in results/, or a folder of results.")
+    ],
+    metrics: Annotated[
+        str, typer.Option(metavar="LIST", help="Such as T1,H; by default the accuracies shown.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a .md, .html or .csv instead.")
+    ] = None,
+) -> None:
+    """Set two versions of results side by side: what changed, and what it did to the numbers."""
+    from icis.stages import compare
+
+    compare.run(old, new, metrics=[each for each in metrics.split(",") if each], output=output)
+
+
+@app.command()
 def cross_validate(
     dataset: DatasetName,
     backbone: BackboneName,
