@@ -10,6 +10,7 @@ import typer
 
 from icis.errors import IcisError
 from icis.fetching.command import data_app
+from icis.versions.command import compare, pull
 
 if TYPE_CHECKING:
     from icis.plan import Plan
@@ -286,23 +287,8 @@ def show(
     show.run(load_plan(config), table=table, from_mlflow=from_mlflow, output=output)
 
 
-@app.command()
-def compare(
-    old: Annotated[str, typer.Argument(metavar="A", help="A git revision (or REV:EXPERIMENT),")],
-    new: Annotated[
-        str, typer.Argument(metavar="B", help="an experiment in results/, or a folder of results.")
-    ],
-    metrics: Annotated[
-        str, typer.Option(metavar="LIST", help="Such as T1,H; by default the accuracies shown.")
-    ] = "",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write a .md, .html or .csv instead.")
-    ] = None,
-) -> None:
-    """Set two versions of results side by side: what changed, and what it did to the numbers."""
-    from icis.stages import compare
-
-    compare.run(old, new, metrics=[each for each in metrics.split(",") if each], output=output)
+app.command()(compare)
+app.command()(pull)
 
 
 @app.command()
