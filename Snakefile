@@ -31,9 +31,12 @@ CONFIG = FLOW.file
 
 # what DVC brought has no record of Snakemake's: there the artifacts' own fingerprints tell
 settings = workflow.dag_settings  # none while linting
-if settings and workflow.is_main_process and "params" in map(str, settings.rerun_triggers):
+if (
+    settings
+    and workflow.is_main_process
+    and "params" in map(str, settings.rerun_triggers)
+):
     settings.forcerun = {*settings.forcerun, *to_force(FLOW.plan, settings.targets)}
-
 
 
 # used only with --software-deployment-method apptainer, with an image of this name built here
