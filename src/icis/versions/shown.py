@@ -105,7 +105,7 @@ def to_terminal(found: Versus) -> Group:
     """Return what rich prints."""
     parts: list[object] = [Text(f"{found.old} → {found.new}", style="bold")]
     for title, lines in found.sections:
-        parts.append(Text(f"{title}: {'the same' if not lines else ''}"))
+        parts.append(Text(f"{title}: the same" if not lines else f"{title}:"))
         parts += [Padding(Text(line), (0, 0, 0, 2)) for line in _first(lines)]
     parts.append(Text(summary_line(found)))
     for label, rows in by_group(found):

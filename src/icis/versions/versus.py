@@ -254,8 +254,10 @@ def _sections(
     data = file_changes(_given(old["sources"]), _given(new["sources"]))
     yield "Data (SHA-256)", tuple(each.text for each in data)
     code = file_changes(old["code"], new["code"])
-    commits = value_changes({"commit": _of(old, "git_commit")}, {"commit": _of(new, "git_commit")})
+    commits = value_changes({"commit": _commits(old)}, {"commit": _commits(new)})
     modules = [f"{each.name}: {_happened(each)}" for each in code]
+    if commits and not code:
+        modules = ["no module that the numbers come from differs"]
     yield "Code", (*(each.text for each in commits), *modules)
     libraries = value_changes(_versions(old), _versions(new))
     yield "Libraries and device", tuple(each.text for each in libraries)
@@ -269,6 +271,14 @@ def _happened(change: Change) -> str:
 
 def _of(about: Mapping[str, Any], key: str) -> set[str]:
     return {str(cell[key]) for cell in about["cells"].values()}
+
+
+def _commits(about: Mapping[str, Any]) -> set[str]:
+    """Return the commits that cells were evaluated at, cut to eight digits."""
+    return {
+        f"{commit[:8]} with uncommitted changes" if commit.endswith("-dirty") else commit[:8]
+        for commit in _of(about, "git_commit")
+    }
 
 
 def _versions(about: Mapping[str, Any]) -> dict[str, set[str]]:
