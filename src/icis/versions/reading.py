@@ -126,13 +126,15 @@ def _recorded(label: str, commit: str) -> dict[str, str]:
 
 
 def _get(label: str, commit: str, path: str, target: Path) -> None:
-    """Copy a file as a revision has it, from DVC's cache or else from its remote."""
+    """Copy a file as a revision has it, from DVC's cache or else from the remote of today."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        with Repo(rev=commit) as repo:
+        with Repo() as here:
+            remotes = {key: here.config[key] for key in ("core", "remote")}
+        with Repo(rev=commit, config=remotes) as repo:
             DVCFileSystem(repo=repo).get_file(path, str(target))
     except (DvcException, OSError) as error:
         raise IcisError(

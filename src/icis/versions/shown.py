@@ -8,10 +8,7 @@ from itertools import groupby
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich import box
-from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table as TerminalTable
+from rich.console import Group, RenderableType
 from rich.text import Text
 from tabulate import tabulate
 
@@ -103,28 +100,38 @@ def by_group(found: Versus) -> Iterator[tuple[str, list[PairedRow]]]:
 
 def to_terminal(found: Versus) -> Group:
     """Return what rich prints."""
-    parts: list[object] = [Text(f"{found.old} → {found.new}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{found.old} → {found.new}", style="bold")]
     for title, lines in found.sections:
         parts.append(Text(f"{title}: the same" if not lines else f"{title}:"))
-        parts += [Padding(Text(line), (0, 0, 0, 2)) for line in _first(lines)]
+        parts += [Text(f"  {line}") for line in _first(lines)]
     parts.append(Text(summary_line(found)))
     for label, rows in by_group(found):
-        shown = TerminalTable(title=Text(label), box=box.SIMPLE, pad_edge=False)
-        shown.add_column("Method", overflow="fold")
-        for head in ("", found.old, found.new, "Difference", "95%", "p"):
-            shown.add_column(head, justify="right" if head else "left", overflow="fold")
-        for row in rows:
-            names = [row.display, *status_lines(row)]
-            told = list(row_lines(row, found.metrics))
-            texts = ["\n".join(getattr(line, field) for line in told) for field in FIELDS]
-            shown.add_row(Text("\n".join(names)), *map(Text, texts))
-            shown.add_section()
-        parts.append(shown)
+        parts += ["", *_terminal_table(label, rows, found)]
+    parts.append("")
     parts += [Text(f"- {note}") for note in notes_of(found)]
-    return Group(*parts)  # type: ignore[arg-type]
+    return Group(*parts)
 
 
 FIELDS = ("metric", "old", "new", "difference", "interval", "p")
+
+
+def _terminal_table(label: str, rows: Sequence[PairedRow], found: Versus) -> Iterator[Text]:
+    """Yield lines: a cell's name has one of its own, its numbers stand in common columns below."""
+    told = [list(row_lines(row, found.metrics)) for row in rows]
+    body = [[getattr(line, field) for field in FIELDS] for lines in told for line in lines]
+    heads = ["", found.old, found.new, "Difference", "95% interval", "p"]
+    head, *lines = tabulate(
+        body, headers=heads, tablefmt="plain", disable_numparse=True,
+        colalign=["left", *["right"] * 4, "left"] if body else None,
+    ).splitlines()  # fmt: skip
+    yield Text(label, style="bold underline")
+    yield Text(f"  {head}", no_wrap=True, style="dim")
+    numbers = iter(lines)
+    for row, own in zip(rows, told, strict=True):
+        name = Text(row.display, style="bold")
+        yield name.append(f": {'; '.join(status_lines(row))}", style="not bold")
+        for _ in own:
+            yield Text(f"  {next(numbers)}", no_wrap=True)
 
 
 def _first(lines: Sequence[str]) -> list[str]:
