@@ -1,61 +1,203 @@
-"""DVC on a clone of the project: repro computes and records, status is clean, metrics show."""
+"""DVC on clones of the project: repro, revisions compared, results pulled, experiments queued."""
 
+import io
 import json
 import shutil
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
-from tests.pipeline import ROOT, environment, snakemake, tiny, write
+from tests.pipeline import ROOT, environment, planned, snakemake, tiny, write
 
 pytestmark = pytest.mark.slow
 
 
-def run(folder, *command):
-    done = subprocess.run(
+def attempt(folder, *command):
+    return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def run(folder, *command):
+    done = attempt(folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_repro_records_and_recomputes_only_what_is_stale(tmp_path):
-    project = tmp_path / "project"
-    run(tmp_path, "git", "clone", "--quiet", str(ROOT), str(project))
+def refused(folder, *command):
+    done = attempt(folder, *command)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def commit(folder, tag):
+    run(folder, "git", "add", "--all")
+    who = ("-c", "user.name=n", "-c", "user.email=n@n")
+    run(folder, "git", *who, "commit", "--quiet", "--message", tag)
+    run(folder, "git", "tag", tag)
+
+
+def second_experiment():
+    """Return the tiny experiment with one setting changed and one method more."""
+    experiment = tiny()
+    experiment["methods"]["mlp"]["learning_rate"] = 1e-4
+    experiment["methods"]["costa"] = {"method": "costa", "name": "COSTA"}
+    experiment["tables"]["main"]["methods"].insert(0, "costa")
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Return a project with two recorded versions, tagged one and two, and what was seen."""
+    base = tmp_path_factory.mktemp("versions")
+    project = base / "project"
+    run(base, "git", "clone", "--quiet", str(ROOT), str(project))
+    run(project, "dvc", "remote", "add", "--default", "store", str(base / "store"))
     write(project, tiny())
     run(project, "icis", "select", "--config", "experiment.json")
     run(project, "dvc", "repro")
-    assert "up to date" in run(project, "dvc", "status")
-    shown = json.loads(run(project, "dvc", "metrics", "show", "--json"))
-    text = json.dumps(shown)
-    frame = pl.read_parquet(project / "results/tiny/metrics.parquet")
-    expected = frame.filter(method="conse", metric="T1")["value"].mean()
-    assert "T1" in text
-    assert str(round(expected, 2)) in text
-    assert "didn't change" in run(project, "dvc", "repro")
+    seen = SimpleNamespace(base=base, project=project, status=run(project, "dvc", "status"))
+    seen.shown = json.loads(run(project, "dvc", "metrics", "show", "--json"))
+    seen.again = run(project, "dvc", "repro")
+    seen.frame = pl.read_parquet(project / "results/tiny/metrics.parquet")
+    seen.table = (project / "results/tiny/tables/main.md").read_text()
+    run(project, "dvc", "push")
+    commit(project, "one")
 
-    # a changed setting: DVC finds the stage stale, Snakemake computes the cell alone
+    # DVC finds the stages stale, Snakemake computes two cells
+    write(project, second_experiment())
+    seen.changed = run(project, "dvc", "status")
+    seen.before = (project / "data/features/drawn/small.parquet").stat().st_mtime_ns
+    run(project, "dvc", "repro")
+    seen.after = (project / "data/features/drawn/small.parquet").stat().st_mtime_ns
+    seen.status_after = run(project, "dvc", "status")
+    run(project, "dvc", "push")
+    commit(project, "two")
+    return seen
+
+
+@pytest.fixture
+def clone(recorded, tmp_path):
+    """Return a fresh clone at the first version, without any result."""
+    folder = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(recorded.project), str(folder))
+    run(folder, "git", "checkout", "--quiet", "one")
+    return folder
+
+
+def test_repro_records_and_recomputes_only_what_is_stale(recorded):
+    assert "up to date" in recorded.status
+    expected = recorded.frame.filter(method="conse", metric="T1")["value"].mean()
+    assert str(round(expected, 2)) in json.dumps(recorded.shown)
+    assert "didn't change" in recorded.again
+    assert "experiment.json" in recorded.changed
+    assert recorded.before == recorded.after
+    assert "up to date" in recorded.status_after
+
+
+def test_revisions_are_compared_without_computing(recorded, clone):
+    run(clone, "icis", "compare", "one", "two", "--output", "c.csv")
+    read = pl.read_csv(io.StringIO((clone / "c.csv").read_text()))
+    status = dict(read.select("method", "status").unique().iter_rows())
+    assert status == {"COSTA": "new", "ConSE": "same", "ICIS": "same", "MLP": "changed"}
+    (changes,) = read.filter(method="MLP")["changes"].unique()
+    assert changes == "method.learning_rate: 1e-05 → 0.0001"
+    new = pl.read_parquet(recorded.project / "results/tiny/metrics.parquet")
+    means = [
+        frame.filter(method="mlp", metric="S")["value"].mean() for frame in (recorded.frame, new)
+    ]
+    (row,) = read.filter(method="MLP", metric="S").iter_rows(named=True)
+    assert row["difference"] == pytest.approx(means[1] - means[0])
+    assert not (clone / "results/tiny").exists()
+    assert run(clone, "git", "status", "--short").split() == ["??", "c.csv"]
+    # a revision against what lies here
+    printed = run(recorded.project, "icis", "compare", "one", "tiny")
+    assert "methods.mlp.learning_rate: 1e-05 → 0.0001" in printed
+    assert "1 changed, 1 new, 0 gone, 2 as they were" in printed
+
+
+def test_results_that_nobody_pushed_are_named(recorded, clone):
+    run(clone, "dvc", "remote", "modify", "store", "url", str(clone / "empty"))
+    for command in (("compare", "two", "one"), ("pull",)):
+        told = refused(clone, "icis", *command)
+        assert "dvc push" in told
+        assert "dvc remote list" in told
+        assert "dvc repro" in told
+
+
+def test_pull_brings_the_table_back_and_nothing_is_to_be_done(recorded, clone):
+    told = run(clone, "icis", "pull")
+    assert "results/tiny is as it was recorded" in told
+    assert (clone / "results/tiny/tables/main.md").read_text() == recorded.table
+    assert "up to date" in run(clone, "dvc", "status")
+    assert planned(clone) == {}
+    assert run(clone, "git", "status", "--short") == ""
+    assert "MLP" in run(clone, "icis", "show", "--config", "experiment.json", "--from-mlflow")
+
+    # a setting changed after the pull: its cells run, nothing else does
+    write(clone, second_experiment())
+    todo = planned(clone)
+    assert (todo["inject"], todo["evaluate"]) == (2, 2)
+    assert not {"draw", "index", "finetune", "extract", "train_head"} & set(todo)
+    done = snakemake(clone)
+    assert done.returncode == 0, done.stderr
+    assert planned(clone) == {}
+    metrics = [
+        pl.read_parquet(f / "results/tiny/metrics.parquet") for f in (clone, recorded.project)
+    ]
+    assert metrics[0].equals(metrics[1])
+
+
+def test_pulled_by_hand_a_changed_setting_is_seen_too(clone):
+    run(clone, "dvc", "pull")
+    assert snakemake(clone, "--touch").returncode == 0
+    shutil.rmtree(clone / ".snakemake/metadata", ignore_errors=True)  # no record at all
     experiment = tiny()
     experiment["methods"]["mlp"]["learning_rate"] = 1e-4
-    write(project, experiment)
-    assert "experiment.json" in run(project, "dvc", "status")
-    kept = project / "data/features/drawn/small.parquet"
-    before = kept.stat().st_mtime_ns
-    run(project, "dvc", "repro")
-    assert kept.stat().st_mtime_ns == before
-    assert "up to date" in run(project, "dvc", "status")
+    write(clone, experiment)
+    todo = planned(clone)
+    assert (todo["inject"], todo["evaluate"], todo["collect"]) == (1, 1, 1)
+    assert "train_head" not in todo
+    experiment["seeds"] = 3
+    write(clone, experiment)
+    todo = planned(clone)
+    assert (todo["train_head"], todo["inject"]) == (1, 3)
+    # for a single file nothing is forced: the table refuses what is of other settings
+    done = snakemake(clone, "results/tiny/tables/main.html", "--forcerun", "tabulate")
+    assert done.returncode != 0
+    told = Path(clone / "logs/tiny/tabulate/main.log").read_text()
+    assert "another configuration" in told
 
-    run(project, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    run(project, "dvc", "push")
-    made = [*(project / "data/features").rglob("*.parquet"), *(project / "data/heads").rglob("*")]
-    contents = {path: path.read_bytes() for path in made if path.is_file()}
-    assert len(contents) >= 2
-    for folder in ("data/features", "data/heads", ".dvc/cache"):
-        shutil.rmtree(project / folder)
-    run(project, "dvc", "pull")
-    assert {path: path.read_bytes() for path in contents} == contents
-    assert "up to date" in run(project, "dvc", "status")
+
+def test_pull_takes_nothing_for_valid_that_was_not_recorded(clone):
+    write(clone, second_experiment())
+    told = refused(clone, "icis", "pull")
+    assert "is not what DVC recorded" in told
+    assert "experiment.json" in told
+    assert not (clone / ".snakemake/metadata").exists()
+    told = refused(clone, "icis", "pull", "--config", "params.yaml")
+    assert "DVC's stages are those of experiment.json" in told
+    # recorded as it stands (dvc commit), though nothing was computed: the fingerprints tell
+    run(clone, "dvc", "commit", "--force")
+    told = refused(clone, "icis", "pull")
+    assert "recorded for other settings or code" in told
+    assert "/mlp-hidden-32" in told
+
+
+def test_experiments_of_dvc(clone):
+    run(clone, "icis", "pull")
+    told = run(clone, "dvc", "exp", "run", "--name", "one-seed", "-S", "experiment.json:seeds=1")
+    assert "one-seed" in told
+    assert json.loads((clone / "experiment.json").read_text())["seeds"] == 1
+    assert set(pl.read_parquet(clone / "results/tiny/metrics.parquet")["seed"]) == {0}
+    assert "up to date" in run(clone, "dvc", "status")
+    printed = run(clone, "icis", "compare", "one", "one-seed")
+    assert "seeds: 2 → 1" in printed
+    assert "1 seed, no interval" in printed
 
 
 def test_rule_graph_becomes_a_picture(tmp_path, dot):

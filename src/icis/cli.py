@@ -10,6 +10,7 @@ import typer
 
 from icis.errors import IcisError
 from icis.fetching.command import data_app
+from icis.versions.command import compare, pull
 
 if TYPE_CHECKING:
     from icis.plan import Plan
@@ -308,6 +309,10 @@ def show(
     from icis.stages import show
 
     show.run(load_plan(config), table=table, from_mlflow=from_mlflow, output=output)
+
+
+app.command()(compare)
+app.command()(pull)
 
 
 @app.command()

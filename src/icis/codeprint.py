@@ -47,6 +47,12 @@ def code_hash(*modules: str) -> str:
     return state.hexdigest()
 
 
+def module_hashes(*modules: str) -> dict[str, str]:
+    """Return a hash of each of the modules named and of all that they import."""
+    texts = {name: _normalised(name) for name in sorted(closure(*modules))}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
 def closure(*modules: str) -> set[str]:
     """Return the modules of icis that count for the ones named."""
     waiting, found = list(modules), set[str]()
@@ -81,7 +87,7 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _imports(module: str) -> set[str]:
+def _imports(module: str) -> frozenset[str]:
     found = set()
     for node in _running(_tree(module)):
         if isinstance(node, ast.Import):
@@ -93,7 +99,7 @@ def _imports(module: str) -> set[str]:
             found |= submodules
             if len(submodules) < len(inner):
                 found.add(base)
-    return found
+    return frozenset(found)
 
 
 @cache

@@ -63,8 +63,8 @@ def compare(table: ResultTable) -> list[Comparison]:
                 if gone:
                     found.append(Comparison(*names, 0, None, remark="; ".join(gone)))
                     continue
-                ours, theirs = _paired(row.cells[g, metric], reference.cells[g, metric])
-                found.append(_comparison(names, ours, theirs))
+                ours, theirs = common_values(row.cells[g, metric], reference.cells[g, metric])
+                found.append(paired_test(names, ours, theirs))
     return found
 
 
@@ -73,7 +73,7 @@ def compared(table: ResultTable) -> list[str]:
     return [metric for metric in table.metrics if metric in ACCURACIES]
 
 
-def _paired(one: Summary | None, other: Summary | None) -> tuple[list[float], list[float]]:
+def common_values(one: Summary | None, other: Summary | None) -> tuple[list[float], list[float]]:
     """Return the values of the seeds that both have."""
     if one is None or other is None:
         return [], []
@@ -86,9 +86,10 @@ def _paired(one: Summary | None, other: Summary | None) -> tuple[list[float], li
     return [left[seed] for seed in common], [right[seed] for seed in common]
 
 
-def _comparison(
+def paired_test(
     names: tuple[str, str, str, str], ours: Sequence[float], theirs: Sequence[float]
 ) -> Comparison:
+    """Compare values of the same seeds; ``names``: group, metric, method, reference."""
     n = len(ours)
     if n == 0:
         return Comparison(*names, 0, None, remark="no common seed")

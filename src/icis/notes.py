@@ -72,7 +72,7 @@ def notes_of(
 ) -> list[str]:
     """Return the notes on how numbers came about; ``splits``: each data set's split versions."""
     notes = [_seeds(seeds)]
-    if common := _common(groups):
+    if common := common_parts(groups):
         notes.append(f"All columns: {', '.join(common)}.")
     present = _union(selections.values())
     for text, places in selections.items():
@@ -165,7 +165,7 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"{len(seeds)} seeds ({listed}): mean ± sample standard deviation over seeds."
 
 
-def _common(groups: Sequence[GroupHeader]) -> list[str]:
+def common_parts(groups: Sequence[GroupHeader]) -> list[str]:
     """Return the names that all groups share, and that their labels leave out therefore."""
     axes = list(zip(*(group.parts for group in groups), strict=True))
     kinds = ("data set", "backbone", "seen head", "descriptor")

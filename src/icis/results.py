@@ -55,7 +55,7 @@ def build_table(metrics: pl.DataFrame, plan: Plan, name: str) -> ResultTable:
     cells: dict[tuple[str, str, str, str, str], dict[str, Cell]] = {}
     for cell in plan.table_cells[name]:
         cells.setdefault(cell.group, {})[row_key(cell)] = cell
-    groups = _headers(list(cells))
+    groups = headers(list(cells))
     found = _of_table(metrics, cells, seeds)
     numbers = block(table.published) if table.published else None
     methods, elsewhere = _rows(found, table, cells, groups, numbers)
@@ -198,7 +198,8 @@ def _summaries(found: pl.DataFrame) -> dict[tuple[int, int, str], Summary]:
     return summaries
 
 
-def _headers(groups: list[tuple[str, str, str, str, str]]) -> tuple[GroupHeader, ...]:
+def headers(groups: list[tuple[str, str, str, str, str]]) -> tuple[GroupHeader, ...]:
+    """Return groups with labels that name the data set and whatever else varies."""
     varying = [
         len(set(names)) > 1 or not axis for axis, names in enumerate(zip(*groups, strict=True))
     ]

@@ -10,6 +10,7 @@ from icis.cell_results import cell_rows
 from icis.plan import Plan
 from icis.results import headline
 from icis.rows import ORDER
+from icis.versions.record import record
 
 
 def run(plan: Plan) -> None:
@@ -26,5 +27,6 @@ def run(plan: Plan) -> None:
     for about in cells.values():
         sources |= about["sources"]
     metadata = {"artifact": "metrics", "experiment": name, "sources": sources, "cells": cells}
+    metadata |= record(plan)
     write_table(layout.metrics(name), metrics, metadata)
     write_json(layout.headline(name), headline(metrics, plan))

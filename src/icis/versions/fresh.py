@@ -1,0 +1,99 @@
+"""Artifacts that are of other settings or other code than the experiment asks for.
+
+Each artifact says so itself: its metadata hold the fingerprint that it was made with. Snakemake's
+own records do not travel with DVC, so after a pull they cannot tell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from icis import layout
+from icis.artifacts import read_metadata
+from icis.errors import IcisError
+from icis.inputs import input_files
+from icis.plan import Cell, Plan
+
+STAGES = {
+    "features": ("data/index", "data/descriptors", "data/backbones", "data/features"),
+    "heads": ("data",),
+    "cells": ("data", "results"),
+    "all": ("data", "results"),
+}
+"""Where the artifacts lie that a target of Snakemake makes as a whole."""
+
+
+def to_force(plan: Plan, targets: Iterable[str]) -> set[str]:
+    """Return the stale artifacts that a run of Snakemake for these targets should make anew.
+
+    Forced files become targets themselves, so a run for single files is left alone; there the
+    table step refuses what is of another configuration.
+    """
+    names = set(targets) or {"all"}
+    if not names <= set(STAGES):
+        return set()
+    folders = [Path(folder) for name in names for folder in STAGES[name]]
+    return {str(path) for path in stale(plan) if any(path.is_relative_to(f) for f in folders)}
+
+
+def stale(plan: Plan) -> list[Path]:
+    """Return the artifacts that are there and were made by other settings, code or seeds.
+
+    Raw and fetched files are not looked at: their receipts and the index speak for them.
+    """
+    found: dict[Path, bool] = {}
+    for cell in plan.cells.values():
+        for path, fingerprint in _wanted(plan, cell).items():
+            if path not in found and path.exists():
+                found[path] = _about(path).get("fingerprint") != fingerprint
+        for path, seeds in _seeds(plan, cell).items():
+            if path.exists():
+                found[path] |= not seeds
+    return [path for path, differs in found.items() if differs]
+
+
+def _wanted(plan: Plan, cell: Cell) -> dict[Path, str]:
+    """Return the fingerprint that each artifact of a cell should have."""
+    name, inputs = plan.experiment.name, input_files(cell)
+    wanted: dict[Path, str] = {}
+    for dataset in dict.fromkeys((cell.dataset, plan.test_dataset(cell) or cell.dataset)):
+        wanted[layout.index(dataset)] = plan.index_fingerprint(dataset)
+        if plan.is_trained(dataset, cell.backbone):
+            trained = layout.backbone(dataset, cell.backbone) / "trained.json"
+            wanted[trained] = plan.training_fingerprint(cell.backbone)
+        features = layout.features(dataset, cell.backbone)
+        wanted[features] = plan.features_fingerprint(dataset, cell.backbone)
+    described = plan.descriptor_fingerprint(cell.dataset, cell.descriptor)
+    wanted[inputs["descriptors"]] = described
+    if "head descriptors" in inputs:
+        own = plan.head_descriptor_fingerprint(cell.head, cell.descriptor)
+        wanted[inputs["head descriptors"]] = own
+    wanted[inputs["seen heads"]] = plan.head_fingerprint(cell.dataset, cell.head)
+    wanted[layout.injection(name, *cell.key)] = plan.injection_fingerprint(cell)
+    wanted[layout.cell_metrics(name, *cell.key)] = plan.evaluation_fingerprint(cell)
+    return wanted
+
+
+def _seeds(plan: Plan, cell: Cell) -> dict[Path, bool]:
+    """Return whether seen heads and injected heads have the seeds of a cell."""
+    wanted = {str(seed) for seed in plan.seeds[cell.key]}
+    heads = layout.seen_heads(*cell.key[:3])
+    injection = layout.injection(plan.experiment.name, *cell.key)
+    trained, manifest = _about(heads).get("training", {}), _about(injection)
+    injected = {*manifest.get("seeds", {}), *manifest.get("failed", {})}
+    any_seed = plan.head(cell.dataset, cell.head).kind == "given"
+    return {heads: any_seed or wanted <= set(trained), injection: wanted == injected}
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Return what an artifact says of itself; nothing where it is absent or damaged."""
+    try:
+        if path.suffix == ".json":
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        return read_metadata(path)
+    except (IcisError, OSError, ValueError):
+        return {}
