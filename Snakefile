@@ -44,6 +44,18 @@ wildcard_constraints:
     kind="|".join(FIGURES),
 
 
+# On a cluster these run where snakemake does: short, or in need of the network or of a database.
+localrules:
+    all,
+    fetch,
+    sources,
+    collect,
+    plot,
+    tabulate,
+    finish,
+    track,
+
+
 onstart:
     try:
         runlock.hold()
