@@ -2,10 +2,11 @@
 # from workflow/profiles/.
 import re
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
-from icis import layout, runlock
+from icis import cluster, layout, runlock
 from icis.errors import IcisError
 from icis.workflow import FIGURES, FORMATS, PICTURES, Workflow, put_icis_on_path
 
@@ -61,6 +62,11 @@ onstart:
         runlock.hold()
     except IcisError as error:
         raise WorkflowError(str(error))
+
+
+onerror:
+    for step in cluster.next_steps(Path(log)):
+        print("What to do:", step, file=sys.stderr)
 
 
 rule all:
