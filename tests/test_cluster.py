@@ -52,10 +52,10 @@ def slurm():
 
 def command(folder, *arguments, profile="slurm"):
     return [
-        sys.executable, "-m", "snakemake", "--profile", PROFILES / profile,
+        sys.executable, "-m", "snakemake", *arguments, "--profile", PROFILES / profile,
         *ONE_THREAD, *ASK_OFTEN[profile],
         "--snakefile", ROOT / "Snakefile", "--directory", folder,
-        "--configfile", folder / "experiment.json", *arguments,
+        "--configfile", folder / "experiment.json",
     ]  # fmt: skip
 
 
