@@ -2,10 +2,11 @@
 # from workflow/profiles/.
 import re
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
-from icis import layout, runlock
+from icis import cluster, layout, runlock
 from icis.errors import IcisError
 from icis.versions.fresh import to_force
 from icis.workflow import FIGURES, FORMATS, PICTURES, Workflow, put_icis_on_path
@@ -39,8 +40,8 @@ if (
     settings.forcerun = {*settings.forcerun, *to_force(FLOW.plan, settings.targets)}
 
 
-# used only with --software-deployment-method apptainer, with an image of this name built here
-container: "docker://icis:latest"
+# used only with --software-deployment-method apptainer; built here from containers/icis.def
+container: "containers/icis.sif"
 
 
 wildcard_constraints:
@@ -54,11 +55,28 @@ wildcard_constraints:
     kind="|".join(FIGURES),
 
 
+# On a cluster these run where snakemake does: short, or in need of the network or of a database.
+localrules:
+    all,
+    fetch,
+    sources,
+    collect,
+    plot,
+    tabulate,
+    finish,
+    track,
+
+
 onstart:
     try:
         runlock.hold()
     except IcisError as error:
         raise WorkflowError(str(error))
+
+
+onerror:
+    for step in cluster.next_steps(Path(log)):
+        print("What to do:", step, file=sys.stderr)
 
 
 rule all:
