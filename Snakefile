@@ -51,6 +51,14 @@ onstart:
         raise WorkflowError(str(error))
 
 
+onsuccess:
+    FLOW.warn_of_records()
+
+
+onerror:
+    FLOW.warn_of_records()
+
+
 rule all:
     default_target: True
     input:

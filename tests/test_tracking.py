@@ -22,6 +22,7 @@ from icis.errors import IcisError
 from icis.mlflow_store import MlflowClient, list_runs, public_uri
 from icis.plan import Cell, Plan
 from icis.stages import collect, track
+from icis.tracking import invocation
 
 ODD_NAME = "top/5 (β=½): a+b"
 NUMBERS = count(1)
@@ -268,7 +269,10 @@ def test_provenance_is_renewed_in_place(client: MlflowClient, plan: Plan) -> Non
         assert [tag for tag in run.data.tags if tag.startswith("sources")] == ["sources"]
 
 
-CALLS = ("create_run", "log_batch", "set_terminated", "set_tag", "delete_run", "delete_tag")
+CALLS = (
+    "create_run", "log_batch", "log_inputs", "log_artifact", "log_dict", "set_terminated",
+    "set_tag", "delete_run", "delete_tag",
+)  # fmt: skip
 
 
 class Killed(BaseException):
@@ -313,7 +317,7 @@ def test_killed_anywhere_and_started_again(client: MlflowClient) -> None:
 
 def test_what_two_checkouts_logged_at_once_is_mended(client: MlflowClient, plan: Plan) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "list_runs", lambda *_: [])  # as if the other was not there yet
+        patch.setattr(invocation, "list_runs", lambda *_: [])  # as if the other was not there yet
         assert tracking.log_experiment(plan).new == 4
     assert_rebuilt(plan)
     receipt = tracking.log_experiment(plan)

@@ -10,6 +10,7 @@ import typer
 
 from icis.errors import IcisError
 from icis.fetching.command import data_app
+from icis.tracking_command import track_app
 
 if TYPE_CHECKING:
     from icis.plan import Plan
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(track_app, name="track", rich_help_panel="Stages")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The experiment file.")
@@ -245,14 +247,6 @@ def finish(table: TableName, config: Config = PARAMS) -> None:
     from icis.stages import finish
 
     finish.run(load_plan(config), table)
-
-
-@app.command(rich_help_panel=STAGES)
-def track(config: Config = PARAMS) -> None:
-    """Log every cell and seed to MLflow, exactly once."""
-    from icis.stages import track
-
-    track.run(load_plan(config))
 
 
 @app.command()
