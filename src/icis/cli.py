@@ -250,6 +250,29 @@ def finish(table: TableName, config: Config = PARAMS) -> None:
 
 
 @app.command()
+def register(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    method: CellName,
+    name: Annotated[str, typer.Option(help="The registered model's name.")],
+    seed: Annotated[int, typer.Option(help="The seed whose head it is.")] = 0,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Leave the backbone out.")
+    ] = False,
+    config: Config = PARAMS,
+) -> None:
+    """Put an injected head into MLflow's registry, as a model that predicts by itself."""
+    from icis.stages import register
+
+    plan = load_plan(config)
+    cell = plan.cell(dataset, backbone, head, descriptor, method)
+    made = register.run(plan, cell, seed=seed, name=name, features_only=features_only)
+    typer.echo(f"models:/{name}/{made}")
+
+
+@app.command()
 def check(config: Config = PARAMS) -> None:
     """Validate an experiment file and say what it would compute."""
     plan = load_plan(config)
