@@ -6,7 +6,6 @@ So nothing is pickled; the package travels along (``code_paths``), and this only
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -22,7 +21,8 @@ class InjectedHead(PythonModel):  # type: ignore[misc]
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served = Served(files["head"], files["about"], files.get("backbone"))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # without hints, which MLflow would take for a schema
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return class, score and scores of features or images: see ``Served.predict``."""
         return self.served.predict(model_input, **(params or {}))
 

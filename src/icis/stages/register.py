@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -148,7 +150,8 @@ def _upload(
 ) -> str:
     """Make the model's folder and store it with the head's run; return its address."""
     place = "model" if backbone else "model-features"
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of type hints: the signature is given
         about = Path(temporary) / "about.json"
         about.write_text(json.dumps(_about(chosen, backbone), indent=2))
         files = {"head": str(chosen.path), "about": str(about)}
@@ -168,10 +171,10 @@ def _upload(
 
 
 def _only_weights(folder: Path, target: Path) -> str:
-    """Link the two files of a checkpoint into a folder without the course of its training."""
+    """Copy the two files of a checkpoint into a folder, without the course of its training."""
     target.mkdir()
     for name in ("config.json", "model.safetensors"):
-        (target / name).symlink_to((folder / name).resolve())
+        shutil.copyfile(folder / name, target / name)
     return str(target)
 
 
