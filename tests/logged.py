@@ -177,11 +177,15 @@ class Server:
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
             "--port", str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
             "--serve-artifacts", "--artifacts-destination", str(self.folder / "artifacts"),
-            "--workers", "2",
+            "--workers", "1",
         ]  # fmt: skip
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=environment(), stdout=log, stderr=log, cwd=self.folder
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
             )
         until = time.monotonic() + 90
         while True:

@@ -115,7 +115,7 @@ def open_store(uri: str, *, create: bool = True, alone: bool = False) -> Iterato
             yield client
     except FAULTS as error:
         why = error.message if isinstance(error, MlflowException) else reason_of(error)
-        why = without_credentials(uri, str(why)).strip()
+        why = without_credentials(uri, str(why)).strip().partition("\n")[0]  # then follows SQL
         raise StoreError(f"the MLflow store {public_uri(uri)} failed: {why}") from error
     finally:
         gc.unfreeze()

@@ -5,12 +5,16 @@ So nothing is pickled; the package travels along (``code_paths``), and this only
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from icis.serving import Served
+
+# MLflow would read a schema off type hints of ``predict``; the model has a signature of its own
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict`")
 
 
 class InjectedHead(PythonModel):  # type: ignore[misc]
@@ -21,7 +25,6 @@ class InjectedHead(PythonModel):  # type: ignore[misc]
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served = Served(files["head"], files["about"], files.get("backbone"))
 
-    # without hints, which MLflow would take for a schema
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return class, score and scores of features or images: see ``Served.predict``."""
         return self.served.predict(model_input, **(params or {}))
