@@ -5,16 +5,14 @@ So nothing is pickled; the package travels along (``code_paths``), and this only
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from icis.serving import Served
-
-# MLflow would read a schema off type hints of ``predict``; the model has a signature of its own
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict`")
 
 
 class InjectedHead(PythonModel):  # type: ignore[misc]
@@ -25,7 +23,14 @@ class InjectedHead(PythonModel):  # type: ignore[misc]
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served = Served(files["head"], files["about"], files.get("backbone"))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # of all type hints this one alone is none from which MLflow would make a schema, or warn that
+    # it can't; the model has a signature, and arrays are welcome too
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Return class, score and scores of features or images: see ``Served.predict``."""
         return self.served.predict(model_input, **(params or {}))
 
