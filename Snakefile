@@ -74,7 +74,12 @@ onstart:
         raise WorkflowError(str(error))
 
 
+onsuccess:
+    FLOW.warn_of_records()
+
+
 onerror:
+    FLOW.warn_of_records()
     for step in cluster.next_steps(Path(log)):
         print("What to do:", step, file=sys.stderr)
 

@@ -10,6 +10,7 @@ import typer
 
 from icis.errors import IcisError
 from icis.fetching.command import data_app
+from icis.tracking_command import track_app
 from icis.versions.command import compare, pull
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(track_app, name="track", rich_help_panel="Stages")
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The experiment file.")
@@ -272,12 +274,27 @@ def finish(table: TableName, config: Config = PARAMS) -> None:
     finish.run(load_plan(config), table)
 
 
-@app.command(rich_help_panel=STAGES)
-def track(config: Config = PARAMS) -> None:
-    """Log every cell and seed to MLflow, exactly once."""
-    from icis.stages import track
+@app.command()
+def register(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    head: HeadName,
+    descriptor: DescriptorName,
+    method: CellName,
+    name: Annotated[str, typer.Option(help="The registered model's name.")],
+    seed: Annotated[int, typer.Option(help="The seed whose head it is.")] = 0,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Leave the backbone out.")
+    ] = False,
+    config: Config = PARAMS,
+) -> None:
+    """Put an injected head into MLflow's registry, as a model that predicts by itself."""
+    from icis.stages import register
 
-    track.run(load_plan(config))
+    plan = load_plan(config)
+    cell = plan.cell(dataset, backbone, head, descriptor, method)
+    made = register.run(plan, cell, seed=seed, name=name, features_only=features_only)
+    typer.echo(f"models:/{name}/{made}")
 
 
 @app.command()

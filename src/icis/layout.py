@@ -156,6 +156,16 @@ def tracked(experiment: str) -> Path:
     return results(experiment) / "mlflow.json"
 
 
+def tracked_experiment(experiment: str) -> Path:
+    """Return the experiment as it was last to be logged, so that this can be done later."""
+    return results(experiment) / "experiment.json"
+
+
+def track_failures(experiment: str) -> Path:
+    """Return the file that says how many runs of the rule ``track`` found no store."""
+    return results(experiment) / "mlflow.failures"
+
+
 def resolved(experiment: str) -> Path:
     """Return the validated experiment with every override applied, read by all jobs."""
     return Path(".snakemake/icis") / f"{experiment}.json"

@@ -1,7 +1,8 @@
 """The MLflow store: where it is, how it is opened, what it lists.
 
 By default a SQLite file, made once under a lock: two processes that both find none would leave a
-broken one.
+broken one. A server that does not answer costs seconds: it is asked once, briefly, before anything
+else, and later calls are tried again only a few times.
 """
 
 from __future__ import annotations
@@ -10,28 +11,44 @@ import gc
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
 
-from icis.errors import IcisError
+from icis.errors import IcisError, reason_of
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by MLflow on import
+os.environ.update(  # some are read by MLflow on import; what is set already stays
+    {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # of single files, also into logs
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; by default 120, and 7 attempts
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        **os.environ,
+    }
+)
 
+from alembic.util.exc import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 __all__ = [
     "Metric",
     "MlflowClient",
+    "MlflowException",
     "Param",
     "Run",
     "RunTag",
+    "StoreError",
     "decode",
-    "delete_artifact",
+    "delete_run",
+    "delete_tag",
     "encode",
     "list_runs",
     "open_experiment",
@@ -40,7 +57,15 @@ __all__ = [
     "tracking_uri",
 ]
 
-RUNS_A_PAGE = 1000
+RUNS_A_PAGE = 500
+ANSWERS_WITHIN = 5
+"""Seconds that a server has to answer at all."""
+FAULTS = (MlflowException, SQLAlchemyError, CommandError, RequestException, OSError, ValueError)
+"""What MLflow raises where a store is unreachable, damaged, full or no MLflow store at all."""
+
+
+class StoreError(IcisError):
+    """The store cannot be reached or failed; nothing is wrong with what was to be logged."""
 
 
 def tracking_uri() -> str:
@@ -54,6 +79,11 @@ def public_uri(uri: str) -> str:
     return bare if bare.startswith("sqlite") else re.sub(r"//.*@", "//", bare)
 
 
+def without_credentials(uri: str, text: str) -> str:
+    """Return a text with the URI, where it stands in it, without user and password."""
+    return re.sub(r"//[^/@\s]*@", "//", text.replace(uri, public_uri(uri)))
+
+
 def _sqlite_file(uri: str) -> Path | None:
     if not uri.startswith("sqlite"):
         return None
@@ -61,26 +91,50 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 @contextmanager
-def open_store(uri: str, *, create: bool = True) -> Iterator[MlflowClient]:
-    """Give a client of the store; what MLflow raises inside becomes an ``IcisError``."""
+def open_store(uri: str, *, create: bool = True, alone: bool = False) -> Iterator[MlflowClient]:
+    """Give a client of the store; what MLflow raises inside becomes a ``StoreError``.
+
+    ``alone``: one process at a time in a SQLite file, which takes one writer at a time anyway and
+    lets others wait for seconds only.
+    """
     gc.freeze()  # SQLAlchemy's many objects set off collections: spare them what is loaded already
     try:
         file = _sqlite_file(uri)
         if file is None:
+            _require_answer(uri)
             yield MlflowClient(uri)
             return
         if not create and not file.exists():
             raise IcisError(f"there is no MLflow store {file}; 'icis track' makes one")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
-            _initialise(file)
-            # absolute, as MLflow keeps one engine a URI, whatever the working directory
-            client = MlflowClient(f"sqlite:///{file}")
-        yield client
-    except MlflowException as error:
-        raise IcisError(f"the MLflow store {public_uri(uri)} failed: {error.message}") from error
+        with FileLock(f"{file}.writer.lock") if alone else nullcontext():
+            with FileLock(f"{file}.lock"):
+                _initialise(file)
+                # absolute, as MLflow keeps one engine a URI, whatever the working directory
+                client = MlflowClient(f"sqlite:///{file}")
+            yield client
+    except FAULTS as error:
+        why = error.message if isinstance(error, MlflowException) else reason_of(error)
+        why = without_credentials(uri, str(why)).strip().partition("\n")[0]  # then follows SQL
+        raise StoreError(f"the MLflow store {public_uri(uri)} failed: {why}") from error
     finally:
         gc.unfreeze()
+
+
+def _require_answer(uri: str) -> None:
+    """Refuse a server that does not answer, whatever its answer, within seconds."""
+    if not uri.startswith("http"):
+        return
+    try:
+        http_request(
+            get_default_host_creds(uri), "/health", "GET",
+            max_retries=0, timeout=ANSWERS_WITHIN, raise_on_status=False,
+        )  # fmt: skip
+    except (MlflowException, RequestException) as error:
+        raise StoreError(
+            f"the MLflow server {public_uri(uri)} does not answer within {ANSWERS_WITHIN} seconds; "
+            "start it, or mend MLFLOW_TRACKING_URI (unset: the file mlflow.db here)"
+        ) from error
 
 
 def _initialise(file: Path) -> None:
@@ -101,7 +155,12 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         if not uri.startswith(("http", "databricks")):
             beside = (_sqlite_file(uri) or Path("mlflow.db").absolute()).parent
             location = (beside / "mlartifacts" / name).as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another process made it meanwhile, or there is a real fault
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
@@ -118,9 +177,22 @@ def list_runs(client: MlflowClient, experiment: str, query: str = "") -> list[Ru
             return runs
 
 
-def delete_artifact(run: Run, path: str, uri: str) -> None:
-    """Delete one artifact of a run."""
-    get_artifact_repository(run.info.artifact_uri, tracking_uri=uri).delete_artifacts(path)
+def delete_run(client: MlflowClient, run: str) -> None:
+    """Delete a run, also one that another process, or a lost answer's call, deleted already."""
+    try:
+        client.delete_run(run)
+    except MlflowException:
+        if client.get_run(run).info.lifecycle_stage != "deleted":
+            raise
+
+
+def delete_tag(client: MlflowClient, run: str, key: str) -> None:
+    """Delete a tag, also one that is gone already."""
+    try:
+        client.delete_tag(run, key)
+    except MlflowException:
+        if key in client.get_run(run).data.tags:
+            raise
 
 
 def encode(name: str) -> str:

@@ -22,6 +22,7 @@ from icis.errors import ConfigError, IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
+from icis.tracked import failures, pending, waiting
 
 Wildcards = Any
 FORMATS = ("csv", "md", "tex", "html")
@@ -241,8 +242,18 @@ class Workflow:
         return self.plan.fingerprint("tabulate", [settings, *map(file_sha256, files)])
 
     def track_state(self, wildcards: Wildcards) -> str:
-        """Return the state of the records: the code only, what is logged stands in the inputs."""
-        return code_hash("icis.stages.track")
+        """Return the state of the records: the code, for what is logged stands in the inputs.
+
+        And how often there was no store to log to: after each failure it is stale once more.
+        """
+        failed = failures(self.name)
+        return code_hash("icis.stages.track") + (f" failed {failed}" if failed else "")
+
+    def warn_of_records(self) -> None:
+        """Say at the end of a run, where it is seen, that records wait for their store."""
+        reason = pending(layout.tracked(self.name))
+        if reason is not None:
+            print(f"warning: {waiting(self.name, reason)}", file=sys.stderr)
 
     # targets
 

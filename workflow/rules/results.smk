@@ -95,4 +95,4 @@ rule track:
     params:
         state=FLOW.track_state,
     shell:
-        "icis track --config {input.config} 2> {log}"
+        "icis track --may-wait --config {input.config} 2> {log}"
