@@ -37,7 +37,7 @@ if (
     and workflow.is_main_process
     and "params" in map(str, settings.rerun_triggers)
 ):
-    settings.forcerun = {*settings.forcerun, *to_force(FLOW.plan, settings.targets)}
+    settings.forcerun = {*settings.forcerun, *to_force(FLOW.batches, settings.targets)}
 
 
 # used only with --software-deployment-method apptainer; built here from containers/icis.def

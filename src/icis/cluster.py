@@ -36,11 +36,9 @@ def next_steps(log: Path) -> list[str]:
         rule = error.partition(":")[0]
         error = error.partition("\n[")[0]
         job = re.search(r"external_jobid: (\S+)", error)
-        texts = [error, *(LOGS.rglob(f"{job[1]}.log") if job else [])]
-        said = "\n".join(
-            text if isinstance(text, str) else text.read_text(encoding="utf-8", errors="replace")
-            for text in texts
-        )
+        logs = LOGS.rglob(f"{job[1]}.log") if job else ()
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs]
+        said = "\n".join([error, *texts])
         step = next((step for words, step in NEXT_STEPS.items() if words in said), None)
         if step:
             lines.append(f"{rule}: {step}")

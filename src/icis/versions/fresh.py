@@ -13,6 +13,7 @@ from typing import Any
 
 from icis import layout
 from icis.artifacts import read_metadata
+from icis.batches import Batches
 from icis.errors import IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
@@ -20,13 +21,13 @@ from icis.plan import Cell, Plan
 STAGES = {
     "features": ("data/index", "data/descriptors", "data/backbones", "data/features"),
     "heads": ("data",),
-    "cells": ("data", "results"),
+    "all_cells": ("data", "results"),
     "all": ("data", "results"),
 }
 """Where the artifacts lie that a target of Snakemake makes as a whole."""
 
 
-def to_force(plan: Plan, targets: Iterable[str]) -> set[str]:
+def to_force(batches: Batches, targets: Iterable[str]) -> set[str]:
     """Return the stale artifacts that a run of Snakemake for these targets should make anew.
 
     Forced files become targets themselves, so a run for single files is left alone; there the
@@ -36,14 +37,17 @@ def to_force(plan: Plan, targets: Iterable[str]) -> set[str]:
     if not names <= set(STAGES):
         return set()
     folders = [Path(folder) for name in names for folder in STAGES[name]]
-    return {str(path) for path in stale(plan) if any(path.is_relative_to(f) for f in folders)}
+    found = stale(batches)
+    return {str(path) for path in found if any(path.is_relative_to(f) for f in folders)}
 
 
-def stale(plan: Plan) -> list[Path]:
+def stale(batches: Batches) -> list[Path]:
     """Return the artifacts that are there and were made by other settings, code or seeds.
 
-    Raw and fetched files are not looked at: their receipts and the index speak for them.
+    Of cells, the records of their batches. Raw and fetched files are not looked at: their receipts
+    and the index speak for them.
     """
+    plan = batches.plan
     found: dict[Path, bool] = {}
     for cell in plan.cells.values():
         for path, fingerprint in _wanted(plan, cell).items():
@@ -52,7 +56,12 @@ def stale(plan: Plan) -> list[Path]:
         for path, seeds in _seeds(plan, cell).items():
             if path.exists():
                 found[path] |= not seeds
-    return [path for path, differs in found.items() if differs]
+    wrong = {path for path, differs in found.items() if differs}
+    name = plan.experiment.name
+    of_cells = (layout.injection, layout.cell_metrics)
+    cells = {where(name, *key): cell for key, cell in plan.cells.items() for where in of_cells}
+    records = [batches.record(each) for each in batches.of(cells[p] for p in wrong & cells.keys())]
+    return [*(path for path in found if path in wrong - cells.keys()), *records]
 
 
 def _wanted(plan: Plan, cell: Cell) -> dict[Path, str]:
