@@ -13,10 +13,11 @@ rule cells:
     benchmark:
         layout.benchmark(NAME, "cells", *BATCH)
     threads: 1
+    resources:
+        cells=FLOW.batches.size,  # no param: another size makes nothing anew that is there
     params:
         state=FLOW.batch_state,
-    # the size is no state: another one makes nothing anew that is there
     shell:
         "icis batch {wildcards.dataset} {wildcards.backbone} {wildcards.head}"
-        " {wildcards.descriptor} {wildcards.number} --size {FLOW.batches.size}"
+        " {wildcards.descriptor} {wildcards.number} --size {resources.cells}"
         " --config {input.config} --threads {threads} 2> {log}"

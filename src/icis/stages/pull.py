@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from icis.batches import Batches
 from icis.config import read_experiment
 from icis.errors import IcisError, reason_of
 from icis.plan import Plan
@@ -27,7 +28,7 @@ def run(config: Path | None) -> None:
     _bring()
     _require_clean()
     plan = Plan(read_experiment(file), source=str(file))
-    different = stale(plan)
+    different = stale(Batches(plan))
     if different:
         names = ", ".join(map(str, different[:3]))
         raise IcisError(
