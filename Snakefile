@@ -30,8 +30,8 @@ NAME = FLOW.name
 CONFIG = FLOW.file
 
 
-# used only with --software-deployment-method apptainer, with an image of this name built here
-container: "docker://icis:latest"
+# used only with --software-deployment-method apptainer; built here from containers/icis.def
+container: "containers/icis.sif"
 
 
 wildcard_constraints:
@@ -65,8 +65,9 @@ onstart:
 
 
 onerror:
-    for step in cluster.next_steps(Path(log)):
-        print("What to do:", step, file=sys.stderr)
+    for file in log:
+        for step in cluster.next_steps(Path(file)):
+            print("What to do:", step, file=sys.stderr)
 
 
 rule all:
