@@ -80,8 +80,9 @@ onsuccess:
 
 onerror:
     FLOW.warn_of_records()
-    for step in cluster.next_steps(Path(log)):
-        print("What to do:", step, file=sys.stderr)
+    for file in log:
+        for step in cluster.next_steps(Path(file)):
+            print("What to do:", step, file=sys.stderr)
 
 
 rule all:

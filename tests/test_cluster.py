@@ -22,10 +22,6 @@ PROFILES = ROOT / "workflow/profiles"
 HEADS = layout.seen_heads("drawn", "small", "linear-last_epochs-5")
 # a node may have one core; numbers are the same where threads are
 ONE_THREAD = ["--set-threads", "finetune=1", "extract=1"]
-ASK_OFTEN = {
-    "slurm": ["--slurm-init-seconds-before-status-checks", "15"],
-    "cluster-generic": ["--seconds-between-status-checks", "2"],
-}
 
 
 def slurm_local(verb):
@@ -50,10 +46,14 @@ def slurm():
         assert slurm_local("stop").returncode == 0
 
 
-def command(folder, *arguments, profile="slurm"):
+def command(folder, *arguments, profile="slurm", asked_after=15):
+    asked = {
+        "slurm": ["--slurm-init-seconds-before-status-checks", str(asked_after)],
+        "cluster-generic": ["--seconds-between-status-checks", "2"],
+    }
     return [
         sys.executable, "-m", "snakemake", *arguments, "--profile", PROFILES / profile,
-        *ONE_THREAD, *ASK_OFTEN[profile],
+        *ONE_THREAD, *asked[profile],
         "--snakefile", ROOT / "Snakefile", "--directory", folder,
         "--configfile", folder / "experiment.json",
     ]  # fmt: skip
@@ -174,7 +174,7 @@ def wait_until_running(job):
     ],
 )
 def test_what_the_cluster_lacks_is_said_with_the_next_step(headless, asks, step):
-    done = submit(headless, "heads", "--retries", "0", *asks)
+    done = submit(headless, "heads", "--retries", "0", *asks, asked_after=2)
     assert done.returncode != 0
     assert f"What to do: train_head: {step}" in done.stderr, done.stderr
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 LOGS = Path(".snakemake/slurm_logs")
+MEMORY = "killed for its memory; raise mem_mb in the profile"
 # Slurm's words → what to do. The first that is found counts: a job that is killed for its memory is
 # said to be cancelled, too.
 NEXT_STEPS = {
@@ -18,10 +19,10 @@ NEXT_STEPS = {
     "node configuration is not available": "no node has as much; compare threads, mem_mb and gres "
     "with sinfo --format '%P %c %m %G' and set them lower in the profile (set-resources, "
     "set-threads)",
-    "exceeded memory limit": "killed for its memory; raise mem_mb in the profile",
-    "Exceeded job memory limit": "killed for its memory; raise mem_mb in the profile",
-    "oom_kill": "killed for its memory; raise mem_mb in the profile",
-    "oom-kill": "killed for its memory; raise mem_mb in the profile",
+    "exceeded memory limit": MEMORY,
+    "Exceeded job memory limit": MEMORY,
+    "oom_kill": MEMORY,
+    "oom-kill": MEMORY,
     "DUE TO TIME LIMIT": "killed for its time; raise runtime in the profile",
     "time limit": "the partition allows less time; lower runtime in the profile, or name another "
     "partition",
@@ -30,16 +31,18 @@ NEXT_STEPS = {
 
 
 def next_steps(log: Path) -> list[str]:
-    """Return a line a rule that failed and its reason, read from Snakemake's log and Slurm's."""
+    """Return a line for each rule that failed and reason, read from Snakemake's log and Slurm's."""
     lines = []
-    for error in log.read_text(encoding="utf-8", errors="replace").split("\nError in rule ")[1:]:
-        rule = error.partition(":")[0]
-        error = error.partition("\n[")[0]
-        job = re.search(r"external_jobid: (\S+)", error)
+    for error in _text(log).split("\nError in rule ")[1:]:
+        rule, _, said = error.partition("\n[")[0].partition(":")
+        job = re.search(r"external_jobid: (\S+)", said)
         logs = LOGS.rglob(f"{job[1]}.log") if job else ()
-        texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs]
-        said = "\n".join([error, *texts])
+        said = "\n".join([said, *map(_text, logs)])
         step = next((step for words, step in NEXT_STEPS.items() if words in said), None)
         if step:
             lines.append(f"{rule}: {step}")
     return list(dict.fromkeys(lines))
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
