@@ -149,6 +149,7 @@ def test_a_server_killed_while_it_is_written_to(
     plan = make_plan("cut-off", methods=("conse",), seeds=3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     write_cells(plan)
     try:
         for calls in (4, 7):  # in the first run, and in a later one

@@ -158,6 +158,29 @@ def test_repeated_tracking_logs_nothing_twice(run):
     assert len(keys) == len(set(keys)) == 6
 
 
+def test_a_dead_server_stops_nothing_and_is_tried_again(run):
+    dead = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = snakemake(run, "--forcerun", "tabulate", **dead)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert output.count("does not answer within 5 seconds") == 1
+    assert "icis track sync" in output
+    receipt = run / layout.tracked("tiny")
+    assert json.loads(receipt.read_text())["status"] == "pending"
+    assert planned(run) == {"track": 1}
+    assert snakemake(run, **dead).returncode == 0
+    assert planned(run) == {"track": 1}
+    assert snakemake(run).returncode == 0
+    assert json.loads(receipt.read_text())["status"] == "logged"
+    assert planned(run) == {}
+    assert snakemake(run, "--forcerun", "track", **dead).returncode == 0
+    assert planned(run) == {"track": 1}
+    command = [sys.executable, "-m", "icis", "track", "sync"]
+    subprocess.run(command, cwd=run, env=environment(), check=True)
+    assert json.loads(receipt.read_text())["status"] == "logged"
+    assert planned(run) == {}
+
+
 def test_a_learning_rate_reruns_its_cell_only(run):
     experiment = tiny()
     experiment["methods"]["icis"]["learning_rate"] = 2e-5

@@ -22,6 +22,7 @@ os.environ.update(  # some are read by MLflow on import; what is set already sta
     {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # of single files, also into logs
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; by default 120, and 7 attempts
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -54,6 +55,7 @@ __all__ = [
     "open_experiment",
     "open_store",
     "public_uri",
+    "set_tags",
     "tracking_uri",
 ]
 
@@ -175,6 +177,19 @@ def list_runs(client: MlflowClient, experiment: str, query: str = "") -> list[Ru
         token = page.token
         if not token:
             return runs
+
+
+def set_tags(client: MlflowClient, run: str, tags: dict[str, str]) -> None:
+    """Set tags, also such as another process sets at the same moment.
+
+    MLflow looks whether a tag is there and then inserts it: of two writers one fails. The second
+    time it is there.
+    """
+    entries = [RunTag(key, value) for key, value in tags.items()]
+    try:
+        client.log_batch(run, tags=entries, synchronous=True)
+    except MlflowException:
+        client.log_batch(run, tags=entries, synchronous=True)
 
 
 def delete_run(client: MlflowClient, run: str) -> None:

@@ -16,10 +16,10 @@ from icis.mlflow_store import (
     MlflowClient,
     Param,
     Run,
-    RunTag,
     delete_run,
     delete_tag,
     encode,
+    set_tags,
 )
 from icis.schema import canonical_hash
 from icis.tracking.encoding import (
@@ -93,7 +93,7 @@ def supersede(client: MlflowClient, run: Run) -> bool:
     """Mark a run as replaced; return whether it was not yet."""
     if SUPERSEDED in run.data.tags:
         return False
-    client.set_tag(run.info.run_id, SUPERSEDED, "true", synchronous=True)
+    set_tags(client, run.info.run_id, {SUPERSEDED: "true"})
     return True
 
 
@@ -152,9 +152,9 @@ def renew(client: MlflowClient, run: Run, record: Record) -> None:
     """Bring a run's provenance up to date, and the run back where it was superseded."""
     known, run_id = run.data.tags, run.info.run_id
     tags = record.provenance
-    stale = [RunTag(key, value) for key, value in tags.items() if known.get(key) != value]
+    stale = {key: value for key, value in tags.items() if known.get(key) != value}
     if stale:
-        client.log_batch(run_id, tags=stale, synchronous=True)
+        set_tags(client, run_id, stale)
     there = {(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs}
     _log_sources(client, run_id, [s for s in record.sources if (s.name, s.digest) not in there])
     if known.get(HEAD) != tags["injected_head"]:
