@@ -17,13 +17,7 @@ from icis.errors import IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
 
-STAGES = {
-    "features": ("data/index", "data/descriptors", "data/backbones", "data/features"),
-    "heads": ("data",),
-    "cells": ("data", "results"),
-    "all": ("data", "results"),
-}
-"""Where the artifacts lie that a target of Snakemake makes as a whole."""
+FEATURES = ("data/index", "data/descriptors", "data/backbones", "data/features")
 
 
 def to_force(plan: Plan, targets: Iterable[str]) -> set[str]:
@@ -32,18 +26,30 @@ def to_force(plan: Plan, targets: Iterable[str]) -> set[str]:
     Forced files become targets themselves, so a run for single files is left alone; there the
     table step refuses what is of another configuration.
     """
+    name = plan.experiment.name
+    places = {
+        "features": FEATURES,
+        "heads": ("data",),
+        "cells": ("data", f"results/{name}/cells"),
+        "all": ("data", "results"),
+    }
     names = set(targets) or {"all"}
-    if not names <= set(STAGES):
+    if not names <= set(places):
         return set()
-    folders = [Path(folder) for name in names for folder in STAGES[name]]
-    return {str(path) for path in stale(plan) if any(path.is_relative_to(f) for f in folders)}
+    folders = [folder for name in names for folder in places[name]]
+    found = stale(plan)
+    if not layout.metrics(name).exists():  # else a missing cell would go unnoticed
+        found = [path for path in found if path.exists()]
+    return {str(path) for path in found if any(path.is_relative_to(f) for f in folders)}
 
 
 def stale(plan: Plan) -> list[Path]:
-    """Return the artifacts that are there and were made by other settings, code or seeds.
+    """Return the artifacts that were made by other settings, code or seeds, and missing results.
 
-    Raw and fetched files are not looked at: their receipts and the index speak for them.
+    What features and heads are made of may be absent, they outlive it. Raw and fetched files are
+    not looked at: their receipts and the index speak for them.
     """
+    name = plan.experiment.name
     found: dict[Path, bool] = {}
     for cell in plan.cells.values():
         for path, fingerprint in _wanted(plan, cell).items():
@@ -52,6 +58,9 @@ def stale(plan: Plan) -> list[Path]:
         for path, seeds in _seeds(plan, cell).items():
             if path.exists():
                 found[path] |= not seeds
+        found.setdefault(layout.cell_metrics(name, *cell.key), True)
+    metrics = layout.metrics(name)
+    found[metrics] = _about(metrics).get("fingerprint") != plan.collect_fingerprint()
     return [path for path, differs in found.items() if differs]
 
 
