@@ -156,13 +156,21 @@ def test_pulled_by_hand_a_changed_setting_is_seen_too(clone):
     run(clone, "dvc", "pull")
     assert snakemake(clone, "--touch").returncode == 0
     shutil.rmtree(clone / ".snakemake/metadata", ignore_errors=True)  # no record at all
+    assert planned(clone).keys() <= {"track"}  # what was logged elsewhere is not logged here
     experiment = tiny()
-    experiment["methods"]["mlp"]["learning_rate"] = 1e-4
+    experiment["methods"]["mlp"]["learning_rate"] = 1e-4  # a new cell
     write(clone, experiment)
     todo = planned(clone)
     assert (todo["inject"], todo["evaluate"], todo["collect"]) == (1, 1, 1)
-    assert "train_head" not in todo
-    experiment["seeds"] = 3
+    assert not {"describe", "train_head"} & set(todo)
+    experiment = tiny()
+    plain = {"file": "attributes.csv", "normalize": "none"}  # other cells at the same paths
+    experiment["datasets"]["drawn"]["descriptors"] = {"att": plain}
+    write(clone, experiment)
+    todo = planned(clone)
+    assert (todo["describe"], todo["inject"], todo["evaluate"]) == (1, 3, 3)
+    assert not {"index", "train_head"} & set(todo)
+    experiment = tiny() | {"seeds": 3}
     write(clone, experiment)
     todo = planned(clone)
     assert (todo["train_head"], todo["inject"]) == (1, 3)
@@ -184,8 +192,8 @@ def test_pull_takes_nothing_for_valid_that_was_not_recorded(clone):
     # recorded as it stands (dvc commit), though nothing was computed: the fingerprints tell
     run(clone, "dvc", "commit", "--force")
     told = refused(clone, "icis", "pull")
-    assert "recorded for other settings or code" in told
-    assert "/mlp-hidden-32" in told
+    assert "not recorded, or for other settings or code" in told
+    assert "/costa-default.parquet" in told
 
 
 def test_experiments_of_dvc(clone):

@@ -293,6 +293,11 @@ class Plan:
         settings = {"id": cell.id, "name": cell.method.name, "test": self.test_dataset(cell)}
         return self.fingerprint("evaluate", settings)
 
+    def collect_fingerprint(self) -> str:
+        """Return the fingerprint of the collected metrics."""
+        cells = [(cell.id, self.seeds[cell.key]) for cell in self.cells.values()]
+        return self.fingerprint("collect", [cells, self.experiment.identity()])
+
     def missing_files(self) -> list[str]:
         """Return a line for every file that is still to be read and that is not there."""
         needed: dict[GivenFile, None] = {}

@@ -225,8 +225,7 @@ class Workflow:
 
     def collect_state(self, wildcards: Wildcards) -> str:
         """Return the state of the collected metrics."""
-        cells = [(cell.id, self.plan.seeds[cell.key]) for cell in self.plan.cells.values()]
-        return self.plan.fingerprint("collect", [cells, self.plan.experiment.identity()])
+        return self.plan.collect_fingerprint()
 
     def describe_head_state(self, wildcards: Wildcards) -> str:
         """Return the state of the descriptors of a given head's classes."""

@@ -32,9 +32,9 @@ def run(config: Path | None) -> None:
     if different:
         names = ", ".join(map(str, different[:3]))
         raise IcisError(
-            f"{len(different)} artifacts were recorded for other settings or code than {file} asks "
-            f"for ({names}{', …' if len(different) > 3 else ''}): run dvc repro, which makes these "
-            "anew, and commit dvc.lock"
+            f"{len(different)} artifacts were not recorded, or for other settings or code than "
+            f"{file} asks for ({names}{', …' if len(different) > 3 else ''}): run dvc repro, which "
+            "makes these anew, and commit dvc.lock"
         )
     _track(plan)
     _bless(file)

@@ -18,13 +18,7 @@ from icis.errors import IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
 
-STAGES = {
-    "features": ("data/index", "data/descriptors", "data/backbones", "data/features"),
-    "heads": ("data",),
-    "all_cells": ("data", "results"),
-    "all": ("data", "results"),
-}
-"""Where the artifacts lie that a target of Snakemake makes as a whole."""
+FEATURES = ("data/index", "data/descriptors", "data/backbones", "data/features")
 
 
 def to_force(batches: Batches, targets: Iterable[str]) -> set[str]:
@@ -33,22 +27,34 @@ def to_force(batches: Batches, targets: Iterable[str]) -> set[str]:
     Forced files become targets themselves, so a run for single files is left alone; there the
     table step refuses what is of another configuration.
     """
+    name = batches.plan.experiment.name
+    places = {
+        "features": FEATURES,
+        "heads": ("data",),
+        "all_cells": ("data", f"results/{name}/batches"),
+        "all": ("data", "results"),
+    }
     names = set(targets) or {"all"}
-    if not names <= set(STAGES):
+    if not names <= set(places):
         return set()
-    folders = [Path(folder) for name in names for folder in STAGES[name]]
+    folders = [folder for name in names for folder in places[name]]
     found = stale(batches)
+    if not layout.metrics(name).exists():  # else a missing cell would go unnoticed
+        found = [path for path in found if path.exists()]
     return {str(path) for path in found if any(path.is_relative_to(f) for f in folders)}
 
 
 def stale(batches: Batches) -> list[Path]:
-    """Return the artifacts that are there and were made by other settings, code or seeds.
+    """Return the artifacts that were made by other settings, code or seeds, and missing results.
 
-    Of cells, the records of their batches. Raw and fetched files are not looked at: their receipts
-    and the index speak for them.
+    Of cells, the records of their batches. What features and heads are made of may be absent, they
+    outlive it. Raw and fetched files are not looked at: their receipts and the index speak for
+    them.
     """
     plan = batches.plan
+    name = plan.experiment.name
     found: dict[Path, bool] = {}
+    old: list[Cell] = []
     for cell in plan.cells.values():
         for path, fingerprint in _wanted(plan, cell).items():
             if path not in found and path.exists():
@@ -56,12 +62,13 @@ def stale(batches: Batches) -> list[Path]:
         for path, seeds in _seeds(plan, cell).items():
             if path.exists():
                 found[path] |= not seeds
-    wrong = {path for path, differs in found.items() if differs}
-    name = plan.experiment.name
-    of_cells = (layout.injection, layout.cell_metrics)
-    cells = {where(name, *key): cell for key, cell in plan.cells.items() for where in of_cells}
-    records = [batches.record(each) for each in batches.of(cells[p] for p in wrong & cells.keys())]
-    return [*(path for path in found if path in wrong - cells.keys()), *records]
+        own = [where(name, *cell.key) for where in (layout.injection, layout.cell_metrics)]
+        if any(found.pop(path, True) for path in own):
+            old.append(cell)
+    metrics = layout.metrics(name)
+    found[metrics] = _about(metrics).get("fingerprint") != plan.collect_fingerprint()
+    records = [batches.record(batch) for batch in batches.of(old)]
+    return [*(path for path, differs in found.items() if differs), *records]
 
 
 def _wanted(plan: Plan, cell: Cell) -> dict[Path, str]:

@@ -18,7 +18,7 @@ STAGES = (
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """Return the schema's number, the settings, every cell's place and the code's hashes.
+    """Return the schema's number, the fingerprint, the settings, every cell's place and the code's hashes.
 
     A place is what a reader calls the cell by: keys of the experiment file, not slugs of settings,
     so that a changed setting leaves it where it was.
@@ -41,6 +41,7 @@ def record(plan: Plan) -> dict[str, Any]:
     stages = [f"icis.stages.{stage}" for stage in STAGES]
     return {
         "schema": SCHEMA,
+        "fingerprint": plan.collect_fingerprint(),
         "settings": plan.experiment.identity(),
         "places": places,
         "code": module_hashes(*stages, *methods),
