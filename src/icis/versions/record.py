@@ -18,7 +18,7 @@ STAGES = (
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """Return the schema's number, the fingerprint, the settings, every cell's place and the code's hashes.
+    """Return schema, fingerprint, settings, every cell's place and the code's hashes.
 
     A place is what a reader calls the cell by: keys of the experiment file, not slugs of settings,
     so that a changed setting leaves it where it was.
