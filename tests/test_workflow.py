@@ -158,6 +158,7 @@ def test_repeated_tracking_logs_nothing_twice(run):
     assert len(keys) == len(set(keys)) == 6
 
 
+@pytest.mark.slow
 def test_a_dead_server_stops_nothing_and_is_tried_again(run):
     dead = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     done = snakemake(run, "--forcerun", "tabulate", **dead)
@@ -254,6 +255,7 @@ def test_a_damaged_head_is_noticed_and_made_anew(run):
     assert changed(heads, run, HEADS) == {"icis-hidden-32_max-epochs-30/seed-0.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [
     "mlp-hidden-32_max-epochs-25.parquet",
     "mlp-hidden-32_max-epochs-25/curves.parquet",
@@ -279,7 +281,9 @@ def test_what_is_lost_or_damaged_is_made_anew_and_nothing_else(run, file, lost):
     assert told in done.stdout + done.stderr
     assert_frame_equal(metrics(run), before)
     assert changed(heads, run, HEADS) == set()
-    assert changed(evaluated, run, EVALUATED) == {"mlp-hidden-32_max-epochs-25.parquet"}
+    # the manifest comes out the same, so what was evaluated by it stays
+    made = set() if file.endswith(".json") else {"mlp-hidden-32_max-epochs-25.parquet"}
+    assert changed(evaluated, run, EVALUATED) == made
     assert planned(run) == {}
 
 
@@ -311,6 +315,7 @@ def test_what_looks_at_a_run_removes_nothing(run):
         assert record.exists()
 
 
+@pytest.mark.slow
 def test_other_batches_compute_nothing_anew(run):
     before, heads, evaluated = metrics(run), times(run, HEADS), times(run, EVALUATED)
     assert planned(run, "--config", "cells-per-job=1")["cells"] == 3
