@@ -33,7 +33,7 @@ test: $(VENV)/.installed lint  ## linters, types and all tests that take minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(VENV)/.installed  ## tests on real data, kills, whole runs
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.installed  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
