@@ -27,8 +27,10 @@ def short(experiment):
     few = {"max_epochs": EPOCHS}
     methods = {}
     for key, method in experiment["methods"].items():
-        if method["method"] in ("mlp", "subreg", "icis"):
+        if method["method"] in ("mlp", "icis"):
             methods[key] = few
+        elif method["method"] == "subreg":
+            methods[key] = {**few, "rank": 5}  # else the rows span all that the tiny networks have
         elif method["method"] == "wdae":
             methods[key] = {**few, method.get("base", "mlp"): few}
         elif method.get("solver") == "descent":

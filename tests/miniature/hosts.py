@@ -10,8 +10,8 @@ from tests.hub import HubServer, tiny_checkpoint
 from tests.miniature.build import build
 
 CHECKPOINTS = {
-    "timm/resnet101.tv_in1k": "test_resnet",
-    "timm/resnet101.tv2_in1k": "test_resnet",
+    "timm/resnet101.tv_in1k": "test_efficientnet",
+    "timm/resnet101.tv2_in1k": "test_efficientnet",
     "timm/vit_base_patch16_224.augreg_in21k_ft_in1k": "test_vit",
     "timm/vit_base_patch16_clip_224.openai": "test_vit",
 }
