@@ -107,7 +107,7 @@ def test_a_cluster_gives_the_numbers_of_this_machine(finished, tmp_path):
 
     here = tmp_path / "here"
     write(here, json.loads((folder / "experiment.json").read_text()))
-    done = snakemake(here, "cells", *ONE_THREAD)
+    done = snakemake(here, "all_cells", *ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
     found = sorted((here / "results/tiny/cells").rglob("*.parquet"))
     metrics = [file.relative_to(here) for file in found if "seed" in pl.read_parquet_schema(file)]
