@@ -8,7 +8,6 @@ from snakemake.utils import min_version
 
 from icis import cluster, layout, runlock
 from icis.errors import IcisError
-from icis.versions.fresh import to_force
 from icis.workflow import FIGURES, FORMATS, PICTURES, Workflow, put_icis_on_path
 
 min_version("9.3")
@@ -29,15 +28,6 @@ except IcisError as error:
 
 NAME = FLOW.name
 CONFIG = FLOW.file
-
-# what DVC brought has no record of Snakemake's: there the artifacts' own fingerprints tell
-settings = workflow.dag_settings  # none while linting
-if (
-    settings
-    and workflow.is_main_process
-    and "params" in map(str, settings.rerun_triggers)
-):
-    settings.forcerun = {*settings.forcerun, *to_force(FLOW.batches, settings.targets)}
 
 
 # used only with --software-deployment-method apptainer; built here from containers/icis.def

@@ -23,6 +23,7 @@ from icis.inputs import input_files
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.tracked import failures, pending, waiting
+from icis.versions.fresh import to_force
 
 Wildcards = Any
 FORMATS = ("csv", "md", "tex", "html")
@@ -51,6 +52,7 @@ class Workflow:
         self.batches = Batches(self.plan, size)
         self.source, self.snakemake = source, snakemake
         self._looked_at = set[Path]()
+        self._judged = False
         self.name = self.plan.experiment.name
         self.file = layout.resolved(self.name)
         text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
@@ -152,6 +154,7 @@ class Workflow:
         self._looked_at |= records
         if not records or self.snakemake is None or not self.snakemake.is_main_process:
             return
+        self._force_stale()
         bad = {record: damage(record) for record in sorted(records)}
         again = [str(record) for record, files in bad.items() if files != []]
         self.snakemake.dag.forcefiles.update(again)  # as --forcerun does
@@ -167,6 +170,18 @@ class Workflow:
             runlock.hold()  # another run may be at work on them
             for file in lost:
                 file.unlink(missing_ok=True)
+
+    def _force_stale(self) -> None:
+        """Let the jobs run again whose artifacts say that they are of other settings or code.
+
+        What DVC brought has no record of Snakemake's: there the fingerprints in the artifacts tell.
+        """
+        settings = self.snakemake.dag_settings
+        if self._judged or settings is None:
+            return
+        self._judged = True
+        if "params" in map(str, settings.rerun_triggers):
+            self.snakemake.dag.forcefiles.update(to_force(self.batches, settings.targets))
 
     def page_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the figures on a table's page."""
