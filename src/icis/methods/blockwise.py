@@ -9,13 +9,16 @@ torch.optim.Adam, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.adam import adam
 
-BLOCK = 2**18
-"""Components of a weight updated at once on the CPU; with moments and gradient 4 MiB."""
+from icis.methods.products import linear
+
+BLOCK = 2**19
+"""Components of a weight updated at once on the CPU; with moments and gradient 8 MiB."""
 
 
 class Linear(nn.Linear):
@@ -31,13 +34,22 @@ class Linear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x Wᵀ + b, [N, out] from [N, in]."""
-        y = super().forward(x)
-        if y.requires_grad:  # through the bias at least
-            rows = x.detach()
-            y.register_hook(  # type: ignore[no-untyped-call]
-                lambda upstream: self.factors.append((upstream, rows))
-            )
+        y: torch.Tensor = _Product.apply(x, self.bias, self)  # type: ignore[no-untyped-call]
         return y
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor, layer: Linear) -> torch.Tensor:
+        ctx.layer, ctx.x = layer, x.detach()
+        return linear(x, layer.weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (upstream,) = upstreams
+        ctx.layer.factors.append((upstream, ctx.x))
+        below = linear(upstream, ctx.layer.weight.t()) if ctx.needs_input_grad[0] else None
+        return below, upstream.sum(dim=0), None
 
 
 class _Block:
@@ -64,8 +76,6 @@ class BlockwiseAdam:
         self.layers = [(layer, _blocks(layer.weight.detach())) for layer in layers]
         biases = [layer.bias for layer, _ in self.layers]
         self.biases = torch.optim.Adam(biases, lr=learning_rate, fused=True)
-        largest = max(block.weight.numel() for _, blocks in self.layers for block in blocks)
-        self.memory = torch.empty(largest, device=biases[0].device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -73,8 +83,7 @@ class BlockwiseAdam:
         for layer, blocks in self.layers:
             [(upstream, x)] = layer.factors
             for block in blocks:
-                gradient = self.memory[: block.weight.numel()].view_as(block.weight)
-                torch.mm(upstream[:, block.rows].t(), x, out=gradient)
+                gradient = linear(upstream[:, block.rows].t(), x.t())
                 block.update(gradient, self.learning_rate)
             layer.factors.clear()
         self.biases.step()
