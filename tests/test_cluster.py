@@ -21,7 +21,7 @@ SLURM = ROOT / "scripts/slurm-local"
 PROFILES = ROOT / "workflow/profiles"
 HEADS = layout.seen_heads("drawn", "small", "linear-last_epochs-5")
 # a node may have one core; numbers are the same where threads are
-ONE_THREAD = ["--set-threads", "finetune=1", "extract=1"]
+ONE_THREAD = ["--set-threads", "finetune=1", "extract=1", "train_head=1", "cells=1"]
 
 
 def slurm_local(verb):

@@ -13,6 +13,7 @@ from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.heads import Head, check_dim
 from icis.metrics import LabelledFeatures, label_columns, per_class_accuracy
+from icis.products import linear
 from icis.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def _descend(
     generator = torch.Generator().manual_seed(derive_seed("seen head weights", seed))
     weight = torch.empty(len(classes), x.shape[1]).normal_(0, INITIAL_STD, generator=generator)
     weight, bias = weight.to(x.device), torch.zeros(len(classes), device=x.device)
-    weight.grad, bias.grad = torch.empty_like(weight), torch.empty_like(bias)
     optimizer = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, fused=True)
     order = torch.Generator().manual_seed(derive_seed("seen head order", seed))
     batches = full_batches(len(x), recipe.batch_size, order)
@@ -132,15 +132,12 @@ def _step(
     The gradient is written down, (softmax - onehot) / B times x: autograd's own overhead
     would be most of a step of this size.
     """
-    log_p = torch.addmm(bias, x, weight.T).log_softmax(dim=1)
+    log_p = linear(x, weight, bias).log_softmax(dim=1)
     loss = -log_p.gather(1, y[:, None]).mean()
     delta = log_p.exp_()
     delta[torch.arange(len(y), device=y.device), y] -= 1
     delta /= len(y)
-    assert weight.grad is not None
-    assert bias.grad is not None
-    torch.mm(delta.T, x, out=weight.grad)
-    torch.sum(delta, dim=0, out=bias.grad)
+    weight.grad, bias.grad = linear(delta.T, x.T), delta.sum(dim=0)
     optimizer.step()
     return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 from icis.artifacts import file_sha256
@@ -19,6 +20,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], Any] = {}
+        self._lock = RLock()  # seeds in threads share it, and a file is read once
 
     def get(self, read: Callable[[Path], T], path: Path) -> T:
         """Return ``read(path)``, from the first time that this was asked."""
@@ -27,9 +29,10 @@ class Shelf:
         except OSError:
             return read(path)  # which says what is wrong, and in whose words
         key = (read, path, stat.st_size, stat.st_mtime_ns)
-        if key not in self._kept:
-            self._kept[key] = read(path)
-        found: T = self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = read(path)
+            found: T = self._kept[key]
         return found
 
     def sha256(self, path: Path) -> str:

@@ -59,6 +59,11 @@ class Workflow:
         if not self.file.is_file() or self.file.read_text() != text:
             write_text(self.file, text)
 
+    @property
+    def seeds_at_once(self) -> int:
+        """Return how many seeds a job could train side by side, a thread each; at most 8."""
+        return min(max((len(seeds) for seeds in self.plan.seeds.values()), default=1), 8)
+
     def require_files(self) -> None:
         """Refuse to begin when a file that is still to be read is not there."""
         missing = self.plan.missing_files()

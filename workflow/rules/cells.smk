@@ -12,7 +12,7 @@ rule cells:
         layout.log(NAME, "cells", *BATCH),
     benchmark:
         layout.benchmark(NAME, "cells", *BATCH)
-    threads: 1
+    threads: FLOW.seeds_at_once
     resources:
         cells=FLOW.batches.size,  # no param: another size makes nothing anew that is there
     params:

@@ -12,7 +12,7 @@ rule train_head:
         layout.log(NAME, "train_head", "{dataset}", "{backbone}", "{head}"),
     benchmark:
         layout.benchmark(NAME, "train_head", "{dataset}", "{backbone}", "{head}")
-    threads: 1
+    threads: FLOW.seeds_at_once
     params:
         state=FLOW.head_state,
     shell:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
-from icis.methods.products import linear
+from icis.products import linear
 
 BLOCK = 2**19
 """Components of a weight updated at once on the CPU; with moments and gradient 8 MiB."""

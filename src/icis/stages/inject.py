@@ -30,6 +30,7 @@ from icis.scorers import Scorer, load_scorers, save_scorers
 from icis.shelf import Shelf
 from icis.stages.common import denormals_flushed, device_name, epochs_bar, only_one, pick_device
 from icis.stages.problems import held_out_problem, load_problem
+from icis.threads import in_threads
 
 HELD_OUT = "held-out-"
 
@@ -88,24 +89,36 @@ class _Maker:
     def run(self) -> dict[str, dict[str, Any]]:
         """Return the entries of the manifest: seeds, held_out and failed, each by seed."""
         made: dict[str, dict[str, Any]] = {"seeds": {}, "held_out": {}, "failed": {}}
-        held_out = self.plan.held_out_seeds(self.cell)
         seeds = self.plan.seeds[self.cell.key]
-        for seed in tqdm(seeds, desc=self.cell.stem, unit="seed", disable=None):
-            try:
-                problem = self._problem(seed)
-                made["seeds"][str(seed)] = self._make(problem, seed, f"seed-{seed}")
-            except Exception as error:  # one row must not take the table with it
-                made["failed"][str(seed)] = self._failure(error, seed)
-                continue
-            if seed in held_out:
-                try:
-                    reduced = held_out_problem(problem, held_out[seed], seed)
-                    entry = self._make(reduced, seed, f"{HELD_OUT}{seed}")
-                    made["held_out"][str(seed)] = entry
-                except Exception as error:  # diagnostics only: the cell has its numbers
-                    told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
-                    tqdm.write(told, file=sys.stderr)
+        with tqdm(total=len(seeds), desc=self.cell.stem, unit="seed", disable=None) as bar:
+
+            def work(seed: int) -> dict[str, dict[str, Any]]:
+                entries = self._seed(seed)
+                bar.update()
+                return entries
+
+            found = in_threads(work, seeds, device=self.device)
+        for seed, entries in zip(seeds, found, strict=True):
+            for kind, entry in entries.items():
+                made[kind][str(seed)] = entry
         return made
+
+    def _seed(self, seed: int) -> dict[str, dict[str, Any]]:
+        """Return a seed's entries of the manifest, by kind."""
+        held_out = self.plan.held_out_seeds(self.cell)
+        try:
+            problem = self._problem(seed)
+            entries = {"seeds": self._make(problem, seed, f"seed-{seed}")}
+        except Exception as error:  # one row must not take the table with it
+            return {"failed": self._failure(error, seed)}
+        if seed in held_out:
+            try:
+                reduced = held_out_problem(problem, held_out[seed], seed)
+                entries["held_out"] = self._make(reduced, seed, f"{HELD_OUT}{seed}")
+            except Exception as error:  # diagnostics only: the cell has its numbers
+                told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
+                tqdm.write(told, file=sys.stderr)
+        return entries
 
     def _problem(self, seed: int) -> InjectionProblem:
         return load_problem(

@@ -22,7 +22,8 @@ from icis.features import Features, load_features
 from icis.plan import Plan
 from icis.schema import canonical_hash
 from icis.seen_heads import head_table
-from icis.stages.common import device_name, epochs_bar, pick_device
+from icis.stages.common import denormals_flushed, device_name, epochs_bar, pick_device
+from icis.threads import in_threads
 
 
 def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "auto") -> None:
@@ -36,15 +37,19 @@ def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "au
     fingerprint = plan.head_fingerprint(dataset, head)
     key = canonical_hash([fingerprint, file_sha256(path)])
     output = layout.seen_heads(dataset, backbone, head)
-    features: Features | None = None
-    tables, seeds = [], {}
-    for seed in plan.head_seeds(dataset, backbone, head):
-        part = output.with_suffix(".parts") / f"seed-{seed}.parquet"
-        if not _is_done(part, key):
-            features = features or load_features(path)
-            _train(plan, features, dataset, head, seed, device, part, key)
-        tables.append(read_table(part))
-        seeds[str(seed)] = read_metadata(part)["training"]
+    names = plan.head_seeds(dataset, backbone, head)
+    parts = {seed: output.with_suffix(".parts") / f"seed-{seed}.parquet" for seed in names}
+    missing = [seed for seed, part in parts.items() if not _is_done(part, key)]
+    if missing:
+        features = load_features(path)
+
+        def work(seed: int) -> None:
+            _train(plan, features, dataset, head, seed, device, parts[seed], key)
+
+        with denormals_flushed():
+            in_threads(work, missing, device=device)
+    tables = [read_table(part) for part in parts.values()]
+    seeds = {str(seed): read_metadata(part)["training"] for seed, part in parts.items()}
     about = read_metadata(path)
     metadata = provenance(
         "seen heads",

@@ -23,6 +23,6 @@ def _by_onednn(x: torch.Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and x.numel() > 0  # it refuses empty products
     )

@@ -1,0 +1,50 @@
+"""Products against double precision, whatever the shapes, layouts and threads."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icis.products import linear
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(0, 30),
+    inputs=st.integers(0, 70),
+    outputs=st.integers(1, 70),
+    with_bias=st.booleans(),
+    turned=st.booleans(),
+)
+def test_linear_is_the_product_in_double_precision(rows, inputs, outputs, with_bias, turned):
+    x, weight, bias = draw(rows, inputs), draw(outputs, inputs, seed=1), draw(outputs, seed=2)
+    if turned:  # views of other layouts
+        x, weight = x.t().contiguous().t(), weight.t().contiguous().t()
+    found = linear(x, weight, bias if with_bias else None)
+    truth = x.double() @ weight.double().t() + (bias.double() if with_bias else 0)
+    assert found.shape == (rows, outputs)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), truth, rtol=0, atol=1e-4)
+
+
+def test_doubles_are_multiplied_as_doubles():
+    x, weight = draw(3, 40).double(), draw(5, 40, seed=1).double()
+    torch.testing.assert_close(linear(x, weight), x @ weight.t(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 24])
+def test_threads_change_no_bit(rows):
+    x, weight, bias = draw(rows, 513), draw(1000, 513, seed=1), draw(1000, seed=2)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append([linear(x, weight, bias), linear(bias.expand(rows, -1), weight.t())])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
