@@ -29,6 +29,8 @@ class LabelledFeatures:
     def of_classes(self, classes: Iterable[str]) -> LabelledFeatures:
         """Return the images of some classes."""
         wanted = set(classes)
+        if wanted.issuperset(self.classes):  # as nearly always: nothing is copied
+            return self
         kept = [row for row, name in enumerate(self.classes) if name in wanted]
         return LabelledFeatures(self.vectors[kept], [self.classes[row] for row in kept])
 

@@ -194,7 +194,12 @@ def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, A
                     about = {**metadata, "dim": block.shape[1]}
                     schema = with_metadata(table.schema, about)
                     writer = pq.ParquetWriter(
-                        temporary, schema, compression="none", write_page_checksum=True
+                        # vectors do not compress, and decoding them is what reading would wait for
+                        temporary,
+                        schema,
+                        compression="none",
+                        use_dictionary=["class", "split"],
+                        write_page_checksum=True,
                     )
                 writer.write_table(table.cast(writer.schema))
                 done += len(block)
