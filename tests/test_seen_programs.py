@@ -11,6 +11,7 @@ from icis.errors import IcisError
 from icis.seen_heads import load_seen_head
 from icis.seen_programs import train_seen_heads
 from icis.stages import train_head
+from tests.devices import Watched
 from tests.test_base_classifier import CLASSES, make_images, recipe
 from tests.test_stages import plan as with_inputs
 
@@ -104,3 +105,12 @@ def test_the_stage_names_the_seed_that_diverged_and_keeps_the_other(plan, monkey
             train_head.run(plan, *place, device="cpu")
     folder = layout.seen_heads(*place).with_suffix(".parts")
     assert [part.name for part in folder.iterdir()] == ["seed-0.parquet"]
+
+
+def test_a_step_stays_on_its_device_and_never_waits_for_it():
+    images = torch.zeros(20, 7, device="meta"), torch.zeros(20, dtype=torch.long, device="meta")
+    program = seen_programs._Program([images] * 3, recipe(), CLASSES, SEEDS, "meta")
+    rows = torch.zeros(3, 5, dtype=torch.long, device="meta")
+    with Watched():
+        program._step(rows)
+        program._step(rows)
