@@ -61,6 +61,23 @@ def train_seen_head(
     Weights start from N(0, 0.02²), biases from 0; an epoch is ceil(N / batch) full batches.
     ``test_seen`` is looked at with ``selection: test_seen`` only (the paper's leak).
     """
+    x, y, judge = training_images(trainval, recipe, classes, seed, test_seen, device)
+    return _descend(x, y, recipe, classes, judge, seed, progress)
+
+
+Images = tuple[torch.Tensor, torch.Tensor]
+"""Features [N, D] and columns [N] of their classes."""
+
+
+def training_images(
+    trainval: LabelledFeatures,
+    recipe: SeenHead,
+    classes: tuple[str, ...],
+    seed: int,
+    test_seen: LabelledFeatures | None,
+    device: str,
+) -> tuple[torch.Tensor, torch.Tensor, Images | None]:
+    """Return features and columns of the images to learn from, and the images that select."""
     if not trainval.classes:
         raise IcisError("a seen head needs trainval images, there are none")
     x = trainval.vectors.to(device)
@@ -76,7 +93,19 @@ def train_seen_head(
         check_dim(test_seen.vectors, x.shape[1])
         target = label_columns(classes, test_seen.classes)
         judge = (test_seen.vectors.to(device), target.to(device))
-    return _descend(x, y, recipe, classes, judge, seed, progress)
+    return x, y, judge
+
+
+def initial_weight(classes: int, dim: int, seed: int) -> torch.Tensor:
+    """Return a seed's initial weight [S, D], N(0, 0.02²)."""
+    generator = torch.Generator().manual_seed(derive_seed("seen head weights", seed))
+    return torch.empty(classes, dim).normal_(0, INITIAL_STD, generator=generator)
+
+
+def batches_of(rows: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Return a seed's endless batches of row numbers."""
+    order = torch.Generator().manual_seed(derive_seed("seen head order", seed))
+    return full_batches(rows, batch_size, order)
 
 
 def _descend(
@@ -84,40 +113,57 @@ def _descend(
     y: torch.Tensor,
     recipe: SeenHead,
     classes: tuple[str, ...],
-    judge: tuple[torch.Tensor, torch.Tensor] | None,
+    judge: Images | None,
     seed: int,
     progress: Progress | None,
 ) -> TrainedHead:
     assert recipe.batch_size is not None, "resolve() fills in the data set's batch size"
-    generator = torch.Generator().manual_seed(derive_seed("seen head weights", seed))
-    weight = torch.empty(len(classes), x.shape[1]).normal_(0, INITIAL_STD, generator=generator)
-    weight, bias = weight.to(x.device), torch.zeros(len(classes), device=x.device)
+    weight = initial_weight(len(classes), x.shape[1], seed).to(x.device)
+    bias = torch.zeros(len(classes), device=x.device)
     optimizer = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, fused=True)
-    order = torch.Generator().manual_seed(derive_seed("seen head order", seed))
-    batches = full_batches(len(x), recipe.batch_size, order)
+    batches = batches_of(len(x), recipe.batch_size, seed)
     steps = math.ceil(len(x) / recipe.batch_size)
-    losses: list[float] = []
-    accuracies: list[float] = []
-    best: tuple[float, int, Head] | None = None
+    course = HeadCourse(judge)
     for epoch in range(1, recipe.epochs + 1):
         total = torch.zeros((), device=x.device, dtype=torch.float64)
         for _ in range(steps):
             rows = next(batches).to(x.device)
             total += _step(x[rows], y[rows], weight, bias, optimizer)
-        losses.append(float(total) / steps)
-        if not math.isfinite(losses[-1]):
-            raise IcisError(f"seen head: the loss became {losses[-1]} in epoch {epoch}")
-        if judge is not None:
-            head = Head(weight, bias, classes)
-            value = per_class_accuracy(head.scores(judge[0]).argmax(1).cpu(), judge[1].cpu())
-            accuracies.append(value)
-            if best is None or value > best[0]:
-                best = (value, epoch, Head(weight.clone(), bias.clone(), classes))
+        course.add(Head(weight, bias, classes), float(total) / steps)
         if progress:
-            progress(epoch, losses[-1])
-    if best is None:
-        return TrainedHead(Head(weight, bias, classes).to("cpu"), recipe.epochs, losses)
-    return TrainedHead(best[2].to("cpu"), best[1], losses, accuracies)
+            progress(epoch, course.losses[-1])
+    return course.trained(Head(weight, bias, classes))
+
+
+class HeadCourse:
+    """The course of a seen head's training, and the best head so far by the images that select."""
+
+    def __init__(self, judge: Images | None) -> None:
+        self.judge = judge
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.best: tuple[float, int, Head] | None = None
+
+    def add(self, head: Head, loss: float) -> None:
+        """Take an epoch's mean loss and the head after it, which goes on changing in place."""
+        self.losses.append(loss)
+        epoch = len(self.losses)
+        if not math.isfinite(loss):
+            raise IcisError(f"seen head: the loss became {loss} in epoch {epoch}")
+        if self.judge is None:
+            return
+        features, target = self.judge
+        value = per_class_accuracy(head.scores(features).argmax(1).cpu(), target.cpu())
+        self.accuracies.append(value)
+        if self.best is None or value > self.best[0]:
+            self.best = (value, epoch, Head(head.weight.clone(), head.bias.clone(), head.classes))
+
+    def trained(self, head: Head) -> TrainedHead:
+        """Return the head that is kept, on the CPU: the best, or the last where nothing selects."""
+        if self.best is None:
+            return TrainedHead(head.to("cpu"), len(self.losses), self.losses)
+        _, epoch, best = self.best
+        return TrainedHead(best.to("cpu"), epoch, self.losses, self.accuracies)
 
 
 def _step(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, float], None]
 """Called after every epoch with its number (from 1) and its loss."""
+Done = Callable[["Task", "Injection | Exception"], None]
+"""Called with what became of a task, as soon as it is known."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,37 @@ class Method(Strict):
         """Say how the number of epochs, or the model, was selected."""
         return "no training"
 
+    @property
+    def batched(self) -> bool:
+        """Whether ``inject_many`` is there, for tasks of all methods that have the same one."""
+        return False
+
+    @staticmethod
+    def inject_many(
+        tasks: Sequence[Task],
+        *,
+        device: str,
+        done: Done,
+        progress: Progress | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Do many tasks as one program, which pays on a GPU, and hand over each when it is done.
+
+        ``memory``: bytes that may be used, by default most of what is free. A task that fails hands
+        over its error and leaves the others running. Numbers are those of ``inject``, up to
+        rounding.
+        """
+        raise NotImplementedError
+
     def inject(
         self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
     ) -> Injection:
         """Run the method, then rescale what it predicted."""
         injection = self.fit(problem, seed=seed, device=device, progress=progress)
+        return self.rescaled(injection, problem)
+
+    def rescaled(self, injection: Injection, problem: InjectionProblem) -> Injection:
+        """Return an injection with the predicted rows rescaled as ``rescale`` says."""
         if self.rescale == "none":
             return injection
         from icis.rescaling import rescaled
@@ -159,3 +187,14 @@ class Method(Strict):
     ) -> Injection:
         """Return scorers for the unseen classes, as predicted; reads nothing but ``problem``."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Task:
+    """A method to run on a problem with a seed."""
+
+    method: Method
+    problem: InjectionProblem
+    seed: int
+    label: str = ""
+    """What it is called where it is spoken of."""

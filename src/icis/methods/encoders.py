@@ -19,7 +19,7 @@ from icis.methods.base import Injection, InjectionProblem, Progress
 from icis.methods.blockwise import BlockwiseAdam, Linear
 from icis.methods.networks import DISTANCES, RowLoss, build_networks
 from icis.methods.subspace import Subspace
-from icis.methods.training import TrainedMethod
+from icis.methods.training import Objective, TrainedMethod
 from icis.seeding import derive_seed
 
 ENDPOINTS = {
@@ -59,6 +59,42 @@ class SlopeStop:
         return self.flat >= 5
 
 
+class Course:
+    """The course of a training, epoch by epoch.
+
+    ``history`` holds the mean ``loss`` of each epoch, which the stop looks at, and the mean of each
+    term; what ``watch`` returns after each epoch is only recorded.
+    """
+
+    def __init__(
+        self,
+        terms: Iterable[str],
+        *,
+        max_epochs: int,
+        stop: Callable[[list[float]], bool],
+        watch: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
+        self.history: dict[str, list[float]] = {"loss": [], **{term: [] for term in terms}}
+        self.max_epochs, self.stop, self.watch = max_epochs, stop, watch
+
+    def add(self, means: Mapping[str, float]) -> bool:
+        """Take an epoch's means of loss and terms; return whether the training ends with it."""
+        for name, value in {**means, **(self.watch() if self.watch else {})}.items():
+            self.history.setdefault(name, []).append(value)
+        losses = self.history["loss"]
+        if not math.isfinite(losses[-1]):
+            raise IcisError(
+                f"the loss became {losses[-1]} in epoch {len(losses)}: lower the learning rate"
+            )
+        return len(losses) >= self.max_epochs or self.stop(losses)
+
+
+def trained_networks(terms: Iterable[str]) -> set[str]:
+    """Return the names of the networks that some terms train."""
+    ends = [ENDPOINTS[term] for term in terms]
+    return {f"encode_{start}" for start, _ in ends} | {f"decode_{end}" for _, end in ends}
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """The four terms over a batch of rows, and the predictions' distance to a subspace.
@@ -76,8 +112,7 @@ class Reconstruction:
 
     def trained_networks(self) -> set[str]:
         """Return the names of the networks that an active term trains."""
-        ends = [ENDPOINTS[term] for term in self.losses]
-        return {f"encode_{start}" for start, _ in ends} | {f"decode_{end}" for _, end in ends}
+        return trained_networks(self.losses)
 
     def trained_layers(self) -> list[Linear]:
         """Return the layers that an active term trains."""
@@ -170,7 +205,7 @@ def train(
     """
     optimizer = BlockwiseAdam(model.trained_layers(), learning_rate=learning_rate)
     names = ["loss", *model.losses]
-    history: dict[str, list[float]] = {name: [] for name in names}
+    course = Course(model.losses, max_epochs=max_epochs, stop=stop, watch=watch)
     weights = torch.tensor(list(model.losses.values()), device=model.targets.device)
     for epoch, batches in enumerate(epochs, start=1):
         sums = torch.zeros(len(names), device=model.targets.device, dtype=torch.float64)
@@ -180,57 +215,83 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             sums += torch.cat([loss.detach()[None], terms.detach()])
-        for name, value in zip(names, (sums / len(batches)).tolist(), strict=True):
-            history[name].append(value)
-        for name, value in (watch() if watch else {}).items():
-            history.setdefault(name, []).append(value)
-        if not math.isfinite(history["loss"][-1]):
-            raise IcisError(
-                f"the loss became {history['loss'][-1]} in epoch {epoch}: lower the learning rate"
-            )
+        means = (sums / len(batches)).tolist()
+        ended = course.add(dict(zip(names, means, strict=True)))
         if progress:
-            progress(epoch, history["loss"][-1])
-        if epoch >= max_epochs or stop(history["loss"]):
+            progress(epoch, means[0])
+        if ended:
             break
-    return history
+    return course.history
 
 
 def fit_injection(
     problem: InjectionProblem,
     method: TrainedMethod,
+    objective: Objective,
     *,
-    losses: Mapping[str, float],
-    use_unseen: bool,
-    depth: int,
     seed: int,
     device: str,
     progress: Progress | None,
-    subspace: Subspace | None = None,
 ) -> Injection:
     """Train on a problem and append the predicted rows below the seen head's."""
-    targets = problem.known_head.joined().to(device)
-    seen, unseen = problem.known_descriptors.to(device), problem.unseen_descriptors.to(device)
-    rows = torch.cat([seen, unseen]) if use_unseen else seen
-    dims = {"a": seen.shape[1], "w": targets.shape[1]}
-    networks = build_networks(dims, hidden=method.hidden, depth=depth, seed=seed).to(device)
-    if subspace is not None:
-        subspace = subspace.to(device)
-    row_loss = DISTANCES[method.distance]
-    model = Reconstruction(networks, rows, targets, losses, row_loss, subspace)
-    truth = None if problem.truth is None else problem.truth.joined().to(device)
+    dims = dimensions(problem)
+    networks = build_networks(dims, hidden=method.hidden, depth=objective.depth, seed=seed)
+    model = model_of(problem, method, objective, networks.to(device), device)
     assert method.batch_size is not None, "resolve() fills in the data set's batch size"
     history = train(
         model,
-        shuffled_epochs(len(rows), method.batch_size, seed),
+        shuffled_epochs(len(model.descriptors), method.batch_size, seed),
         learning_rate=method.learning_rate,
         max_epochs=method.max_epochs,
         stop=SlopeStop(method.threshold),
         progress=progress,
-        watch=None if truth is None else lambda: model.held_out(unseen, truth),
+        watch=watch_of(model, problem),
     )
-    predicted = Head.from_joined(model.predict(unseen).cpu(), problem.unseen_classes)
+    return injection_of(model, problem, history)
+
+
+def dimensions(problem: InjectionProblem) -> dict[str, int]:
+    """Return the dimensions of descriptors (a) and of [weight, bias] (w)."""
+    return {"a": problem.seen_descriptors.shape[1], "w": problem.seen_head.dim + 1}
+
+
+def model_of(
+    problem: InjectionProblem,
+    method: TrainedMethod,
+    objective: Objective,
+    networks: nn.ModuleDict,
+    device: str,
+) -> Reconstruction:
+    """Return the model of a problem, all but its networks brought to the device."""
+    seen = problem.known_descriptors.to(device)
+    rows = seen
+    if objective.use_unseen:
+        rows = torch.cat([seen, problem.unseen_descriptors.to(device)])
+    targets = problem.known_head.joined().to(device)
+    subspace = objective.subspace and objective.subspace.to(device)
+    row_loss = DISTANCES[method.distance]
+    return Reconstruction(networks, rows, targets, objective.losses, row_loss, subspace)
+
+
+def watch_of(
+    model: Reconstruction, problem: InjectionProblem
+) -> Callable[[], dict[str, float]] | None:
+    """Return what looks at the held-out classes after an epoch, None if there are none."""
+    if problem.truth is None:
+        return None
+    device = model.targets.device
+    unseen, truth = problem.unseen_descriptors.to(device), problem.truth.joined().to(device)
+    return lambda: model.held_out(unseen, truth)
+
+
+def injection_of(
+    model: Reconstruction, problem: InjectionProblem, history: dict[str, list[float]]
+) -> Injection:
+    """Return what a trained model injects: its predicted rows below the seen head's."""
+    device = model.targets.device
+    unseen = model.predict(problem.unseen_descriptors.to(device)).cpu()
     return Injection(
-        problem.seen_head.append(predicted),
+        problem.seen_head.append(Head.from_joined(unseen, problem.unseen_classes)),
         history=history,
-        seen_predictions=model.predict(seen).cpu(),
+        seen_predictions=model.predict(problem.known_descriptors.to(device)).cpu(),
     )

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from icis.methods.base import Injection, InjectionProblem, Progress
-from icis.methods.training import TrainedMethod, Weight
+from icis.methods.base import InjectionProblem
+from icis.methods.training import Objective, TrainedMethod, Weight
 from icis.schema import Strict
 
 
@@ -53,11 +53,8 @@ class Icis(TrainedMethod):
             )
         return self
 
-    def fit(
-        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
-    ) -> Injection:
-        """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
-        from icis.methods.encoders import fit_injection
+    def objective(self, problem: InjectionProblem) -> Objective:
+        """Return the terms with a positive weight; the span is that of all known rows."""
         from icis.methods.subspace import span
 
         active = {key: value for key, value in self.losses.model_dump().items() if value > 0}
@@ -66,14 +63,4 @@ class Icis(TrainedMethod):
             active["subspace"] = self.subspace
             targets = problem.known_head.joined()
             subspace = span(targets, over="batch", instead="set subspace: 0")
-        return fit_injection(
-            problem,
-            self,
-            losses=active,
-            use_unseen=self.unseen_descriptors,
-            depth=self.depth,
-            seed=seed,
-            device=device,
-            progress=progress,
-            subspace=subspace,
-        )
+        return Objective(active, self.unseen_descriptors, self.depth, subspace)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from icis.methods.base import Injection, InjectionProblem, Progress
-from icis.methods.training import TrainedMethod
+from icis.methods.base import InjectionProblem
+from icis.methods.training import Objective, TrainedMethod
 
 
 class Mlp(TrainedMethod):
@@ -14,19 +14,6 @@ class Mlp(TrainedMethod):
     method: Literal["mlp"] = "mlp"
     distance: Literal["cosine", "l2"] = "l2"
 
-    def fit(
-        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
-    ) -> Injection:
-        """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
-        from icis.methods.encoders import fit_injection
-
-        return fit_injection(
-            problem,
-            self,
-            losses={"a2w": 1.0},
-            use_unseen=False,
-            depth=2,
-            seed=seed,
-            device=device,
-            progress=progress,
-        )
+    def objective(self, problem: InjectionProblem) -> Objective:
+        """Return the one term, from descriptors to classifier weights."""
+        return Objective({"a2w": 1.0})

@@ -31,6 +31,18 @@ def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tenso
 DISTANCES: dict[str, RowLoss] = {"cosine": cosine_distance, "l2": squared_error}
 
 
+def layer_sizes(
+    dims: Mapping[str, int], *, hidden: int, depth: int
+) -> dict[str, list[tuple[int, int]]]:
+    """Return inputs and outputs of each network's layers, by the network's name."""
+    found = {}
+    for space, dim in dims.items():
+        found[f"encode_{space}"] = [(dim, hidden)] + [(hidden, hidden)] * (depth == 4)
+        deep = [(hidden, DEEP_UNITS), (DEEP_UNITS, dim)]
+        found[f"decode_{space}"] = deep if depth >= 3 else [(hidden, dim)]
+    return found
+
+
 def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: int) -> nn.ModuleDict:
     """Return encoders and decoders of descriptors (a) and classifier weights (w).
 
@@ -38,15 +50,10 @@ def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: in
     variant without some of them starts the others from the same values.
     """
     networks = nn.ModuleDict()
-    for space, dim in dims.items():
-        encoder: list[nn.Module] = [Linear(dim, hidden), nn.ReLU()]
-        if depth == 4:
-            encoder += [Linear(hidden, hidden), nn.ReLU()]
-        decoder: list[nn.Module] = [Linear(hidden, dim)]
-        if depth >= 3:
-            decoder = [Linear(hidden, DEEP_UNITS), nn.ReLU(), Linear(DEEP_UNITS, dim)]
-        networks[f"encode_{space}"] = nn.Sequential(*encoder)
-        networks[f"decode_{space}"] = nn.Sequential(*decoder)
+    for name, sizes in layer_sizes(dims, hidden=hidden, depth=depth).items():
+        layers = [layer for size in sizes for layer in (Linear(*size), nn.ReLU())]
+        # a decoder's last layer gives values of either sign
+        networks[name] = nn.Sequential(*(layers if name.startswith("encode") else layers[:-1]))
     for name, network in networks.items():
         generator = torch.Generator().manual_seed(derive_seed("initial weights", name, seed))
         for layer in network.modules():

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from icis.methods.base import Injection, InjectionProblem, Progress
-from icis.methods.training import TrainedMethod, Weight
+from icis.methods.base import InjectionProblem
+from icis.methods.training import Objective, TrainedMethod, Weight
 
 
 class SubReg(TrainedMethod):
@@ -22,30 +22,16 @@ class SubReg(TrainedMethod):
     """Use the first so many principal directions of the known [weight, bias] instead of their
     whole span."""
 
-    def fit(
-        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
-    ) -> Injection:
-        """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
-        from icis.methods.encoders import fit_injection
+    def objective(self, problem: InjectionProblem) -> Objective:
+        """Return the MLP's term and, with a positive weight, the distance to the span."""
         from icis.methods.subspace import span
 
-        losses, subspace = {"a2w": 1.0}, None
-        if self.weight > 0:
-            losses["subspace"] = self.weight
-            subspace = span(
-                problem.known_head.joined(),
-                over="rows",
-                rank=self.rank,
-                instead="give a smaller rank, or use the method mlp",
-            )
-        return fit_injection(
-            problem,
-            self,
-            losses=losses,
-            use_unseen=False,
-            depth=2,
-            seed=seed,
-            device=device,
-            progress=progress,
-            subspace=subspace,
+        if self.weight == 0:
+            return Objective({"a2w": 1.0})
+        subspace = span(
+            problem.known_head.joined(),
+            over="rows",
+            rank=self.rank,
+            instead="give a smaller rank, or use the method mlp",
         )
+        return Objective({"a2w": 1.0, "subspace": self.weight}, subspace=subspace)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from icis.methods.base import Method
+from icis.methods.base import Done, Injection, InjectionProblem, Method, Progress, Task
+
+if TYPE_CHECKING:
+    from icis.methods.subspace import Subspace
 
 SLOPE_THRESHOLDS = {"cosine": 2e-3, "l2": 2e-6}
 
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term; 0 leaves it out."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is trained: the weights of the active loss terms, on which rows, by which networks."""
+
+    losses: dict[str, float]
+    use_unseen: bool = False
+    """Whether the unseen descriptors are rows, too."""
+    depth: int = 2
+    subspace: Subspace | None = None
+    """Needed by the term ``subspace``."""
 
 
 class TrainedMethod(Method):
@@ -43,3 +60,35 @@ class TrainedMethod(Method):
         return (
             f"slope of the training loss below {self.threshold:g}, at most {self.max_epochs} epochs"
         )
+
+    @property
+    def batched(self) -> bool:
+        """Whether ``inject_many`` can train this method."""
+        return True
+
+    def objective(self, problem: InjectionProblem) -> Objective:
+        """Return what is trained on a problem."""
+        raise NotImplementedError
+
+    def fit(
+        self, problem: InjectionProblem, *, seed: int, device: str, progress: Progress | None = None
+    ) -> Injection:
+        """Train on the seen pairs and predict [weight, bias] of the unseen classes."""
+        from icis.methods.encoders import fit_injection
+
+        objective = self.objective(problem)
+        return fit_injection(problem, self, objective, seed=seed, device=device, progress=progress)
+
+    @staticmethod
+    def inject_many(
+        tasks: Sequence[Task],
+        *,
+        device: str,
+        done: Done,
+        progress: Progress | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Train ICIS, MLP and Sub.Reg. of any settings together."""
+        from icis.methods.ensemble import train_together
+
+        train_together(tasks, device=device, done=done, progress=progress, memory=memory)

@@ -26,9 +26,10 @@ def run(plan: Plan, batch: Batch, *, device: str = "auto") -> None:
     shelf = Shelf()
     broken = []
     with only_one(record):
+        failures = inject.together(plan, batch.cells, device=device, shelf=shelf)
         for cell in tqdm(batch.cells, desc="cells", unit="cell", disable=None):
             try:
-                _cell(plan, cell, batch, shelf, device)
+                _cell(plan, cell, batch, shelf, device, failures)
             except Exception as error:
                 traceback.print_exception(error)
                 broken.append(f"  {'/'.join(cell.key)}: {reason_of(error)}")
@@ -40,8 +41,10 @@ def run(plan: Plan, batch: Batch, *, device: str = "auto") -> None:
         write_record(record, plan, batch.cells)
 
 
-def _cell(plan: Plan, cell: Cell, batch: Batch, shelf: Shelf, device: str) -> None:
+def _cell(
+    plan: Plan, cell: Cell, batch: Batch, shelf: Shelf, device: str, failures: inject.Failures
+) -> None:
     log = layout.log(plan.experiment.name, "cells", *batch.names)
-    inject.run(plan, cell, device=device, shelf=shelf, log=log)
+    inject.run(plan, cell, device=device, shelf=shelf, log=log, failures=failures)
     if not evaluate.is_fresh(plan, cell, shelf):
         evaluate.run(plan, cell, device=device, shelf=shelf, log=log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,17 @@ def pick_device(wanted: str = "auto") -> str:
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise IcisError(f"device {wanted} is asked for, but torch sees no GPU; use cpu or auto")
     return wanted
+
+
+def trains_together(device: str) -> bool:
+    """Whether trainings of one shape run as one program: on a GPU, which one alone leaves idle.
+
+    On the CPU a loop is faster. ``ICIS_TOGETHER=1`` or ``0`` decides otherwise.
+    """
+    wanted = os.environ.get("ICIS_TOGETHER", "")
+    if wanted not in ("", "0", "1"):
+        raise IcisError(f"ICIS_TOGETHER is {wanted!r}: set it to 1 or 0, or leave it out")
+    return wanted == "1" if wanted else device.startswith("cuda")
 
 
 def device_name(device: str) -> str:

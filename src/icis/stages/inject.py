@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,25 @@ from icis.errors import IcisError, reason_of
 from icis.holdout import held_out_cosine
 from icis.inputs import input_files
 from icis.methods import Injection, InjectionProblem
+from icis.methods.base import Task
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
 from icis.shelf import Shelf
-from icis.stages.common import denormals_flushed, device_name, epochs_bar, only_one, pick_device
+from icis.stages.common import (
+    denormals_flushed,
+    device_name,
+    epochs_bar,
+    only_one,
+    pick_device,
+    trains_together,
+)
 from icis.stages.problems import held_out_problem, load_problem
 from icis.threads import in_threads
 
 HELD_OUT = "held-out-"
+Failures = dict[Path, Exception]
+"""What went wrong in a program of many trainings, by the file that it would have been."""
 
 
 def run(
@@ -42,20 +55,24 @@ def run(
     device: str = "auto",
     shelf: Shelf | None = None,
     log: Path | None = None,
+    failures: Failures | None = None,
 ) -> None:
     """Write ``seed-<n>.safetensors`` and its history for each seed, then the manifest.
 
     A seed that is there already, made from the same inputs by the same settings and code, stays.
     So do the runs with held-out classes, ``held-out-<n>``. A seed whose method fails stands in
     the manifest with the reason and the log where all of it stands; the others go on.
+    ``failures`` are what ``together`` returned, where it was called for this cell and others.
     """
     device = pick_device(device)
     shelf = shelf or Shelf()
+    if failures is None:
+        failures = together(plan, [cell], device=device, shelf=shelf)
     inputs = input_files(cell)
     manifest = layout.injection(plan.experiment.name, *cell.key)
     about = shelf.get(read_metadata, inputs["seen heads"])
     with only_one(manifest), denormals_flushed():
-        made = _Maker(plan, cell, device, shelf, log).run()
+        made = _Maker(plan, cell, device, shelf, log, failures).run()
         _remove_others(manifest.parent, made)
         sources = dict(about["sources"])
         for key in inputs.keys() - {"seen heads"}:
@@ -74,11 +91,74 @@ def run(
         write_json(manifest, metadata)
 
 
+def together(plan: Plan, cells: Sequence[Cell], *, device: str, shelf: Shelf) -> Failures:
+    """Train what several cells lack as one program where that pays; return what failed, by file.
+
+    Each head is written as soon as it is trained, so that a killed run goes on with the others.
+    What is not made here, ``run`` makes one by one.
+    """
+    failures: Failures = {}
+    chosen = [cell for cell in cells if cell.method.batched] if trains_together(device) else []
+    with ExitStack() as stack:
+        for path in sorted(layout.injection(plan.experiment.name, *cell.key) for cell in chosen):
+            stack.enter_context(only_one(path))
+        stack.enter_context(denormals_flushed())
+        kinds: dict[Any, list[tuple[_Maker, _Job]]] = {}
+        for cell in chosen:
+            try:
+                maker = _Maker(plan, cell, device, shelf, None, failures)
+            except IcisError:  # run() comes to the same, and says it
+                continue
+            own = kinds.setdefault(cell.method.inject_many, [])
+            own += [(maker, job) for job in maker.waiting()]
+        for jobs in filter(None, kinds.values()):
+            _inject_many(jobs, device)
+    return failures
+
+
+def _inject_many(jobs: Sequence[tuple[_Maker, _Job]], device: str) -> None:
+    owners = {f"{maker.cell.stem}, {job.path.stem}": (maker, job) for maker, job in jobs}
+    tasks = [Task(maker.cell.method, job.problem, job.seed, label)
+             for label, (maker, job) in owners.items()]  # fmt: skip
+    epochs = max(getattr(task.method, "max_epochs", 0) for task in tasks)
+
+    def done(task: Task, result: Injection | Exception) -> None:
+        maker, job = owners[task.label]
+        try:
+            if isinstance(result, Exception):
+                raise result
+            maker.save(job, result)
+        except Exception as error:
+            maker.failures[job.path] = error
+
+    with epochs_bar(f"{len(tasks)} trainings", epochs) as progress:
+        tasks[0].method.inject_many(tasks, device=device, done=done, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A head to be made: where it will stand, and of what it is made."""
+
+    problem: InjectionProblem
+    seed: int
+    path: Path
+    key: str
+
+
 class _Maker:
     """Makes all heads of a cell that are not there yet."""
 
-    def __init__(self, plan: Plan, cell: Cell, device: str, shelf: Shelf, log: Path | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cell: Cell,
+        device: str,
+        shelf: Shelf,
+        log: Path | None,
+        failures: Failures,
+    ) -> None:
         self.plan, self.cell, self.device, self.shelf = plan, cell, device, shelf
+        self.failures = failures
         self.log = log or layout.log(plan.experiment.name, "inject", *cell.key)
         self.folder = layout.cell(plan.experiment.name, *cell.key)
         self.inputs = input_files(cell)
@@ -105,20 +185,44 @@ class _Maker:
 
     def _seed(self, seed: int) -> dict[str, dict[str, Any]]:
         """Return a seed's entries of the manifest, by kind."""
-        held_out = self.plan.held_out_seeds(self.cell)
         try:
             problem = self._problem(seed)
-            entries = {"seeds": self._make(problem, seed, f"seed-{seed}")}
+            entries = {"seeds": self._make(self._job(problem, seed))}
         except Exception as error:  # one row must not take the table with it
             return {"failed": self._failure(error, seed)}
-        if seed in held_out:
-            try:
-                reduced = held_out_problem(problem, held_out[seed], seed)
-                entries["held_out"] = self._make(reduced, seed, f"{HELD_OUT}{seed}")
-            except Exception as error:  # diagnostics only: the cell has its numbers
-                told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
-                tqdm.write(told, file=sys.stderr)
+        try:
+            held_out = self._held_out(problem, seed)
+            if held_out is not None:
+                entries["held_out"] = self._make(held_out)
+        except Exception as error:  # diagnostics only: the cell has its numbers
+            told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
+            tqdm.write(told, file=sys.stderr)
         return entries
+
+    def waiting(self) -> Iterator[_Job]:
+        """Yield the jobs that are not done; what is wrong with their problems is for ``run``."""
+        for seed in self.plan.seeds[self.cell.key]:
+            try:
+                problem = self._problem(seed)
+                jobs = self._job(problem, seed), self._held_out(problem, seed)
+            except Exception:  # run() comes to the same, and records it
+                continue
+            for job in jobs:
+                if job is not None and not _is_done(job.path, job.key):
+                    yield job
+
+    def _held_out(self, problem: InjectionProblem, seed: int) -> _Job | None:
+        parts = self.plan.held_out_seeds(self.cell)
+        if seed not in parts:
+            return None
+        return self._job(held_out_problem(problem, parts[seed], seed), seed)
+
+    def _job(self, problem: InjectionProblem, seed: int) -> _Job:
+        held = problem.truth is not None
+        told = [self.fingerprint, problem.seen_head.digest(), self.described]
+        key = canonical_hash([*told, list(problem.unseen_classes)] if held else told)
+        name = f"{HELD_OUT}{seed}" if held else f"seed-{seed}"
+        return _Job(problem, seed, self.folder / f"{name}.safetensors", key)
 
     def _problem(self, seed: int) -> InjectionProblem:
         return load_problem(
@@ -134,27 +238,33 @@ class _Maker:
         traceback.print_exception(error)
         return {"reason": f"seed {seed}: {reason_of(error)}", "log": str(self.log)}
 
-    def _make(self, problem: InjectionProblem, seed: int, name: str) -> dict[str, Any]:
-        held = problem.truth is not None
-        told = [self.fingerprint, problem.seen_head.digest(), self.described]
-        key = canonical_hash([*told, list(problem.unseen_classes)] if held else told)
-        path = self.folder / f"{name}.safetensors"
-        if not _is_done(path, key):
-            self._inject(problem, seed, path, key)
+    def _make(self, job: _Job) -> dict[str, Any]:
+        if job.path in self.failures:
+            raise self.failures[job.path]
+        path = job.path
+        if not _is_done(path, job.key):
+            self._inject(job)
         _, about = load_scorers(path)
         return {"file": path.name, "sha256": file_sha256(path), "diagnostics": about["diagnostics"]}
 
-    def _inject(self, problem: InjectionProblem, seed: int, path: Path, key: str) -> None:
+    def _inject(self, job: _Job) -> None:
         method = self.cell.method
-        with epochs_bar(path.stem, getattr(method, "max_epochs", 0)) as progress:
-            injection = method.inject(problem, seed=seed, device=self.device, progress=progress)
-        write_table(layout.history(path), history_frame(injection, seed), {"key": key})
+        with epochs_bar(job.path.stem, getattr(method, "max_epochs", 0)) as progress:
+            injection = method.inject(
+                job.problem, seed=job.seed, device=self.device, progress=progress
+            )
+        self.save(job, injection)
+
+    def save(self, job: _Job, injection: Injection) -> None:
+        """Write an injected head, its history before it."""
+        problem, path = job.problem, job.path
+        write_table(layout.history(path), history_frame(injection, job.seed), {"key": job.key})
         scorers: dict[str, Scorer] = {"joint": injection.joint}
         if injection.unseen is not None:
             scorers["unseen"] = injection.unseen
         metadata = {
-            "key": key,
-            "seed": seed,
+            "key": job.key,
+            "seed": job.seed,
             "cell": self.cell.id,
             "epochs": injection.epochs,
             "configuration": self.cell.identity,

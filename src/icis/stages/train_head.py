@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,18 @@ from icis.base_classifier import TrainedHead, train_seen_head
 from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.features import Features, load_features
+from icis.metrics import LabelledFeatures
 from icis.plan import Plan
 from icis.schema import canonical_hash
 from icis.seen_heads import head_table
-from icis.stages.common import denormals_flushed, device_name, epochs_bar, pick_device
+from icis.seen_programs import train_seen_heads
+from icis.stages.common import (
+    denormals_flushed,
+    device_name,
+    epochs_bar,
+    pick_device,
+    trains_together,
+)
 from icis.threads import in_threads
 
 
@@ -37,17 +46,16 @@ def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "au
     fingerprint = plan.head_fingerprint(dataset, head)
     key = canonical_hash([fingerprint, file_sha256(path)])
     output = layout.seen_heads(dataset, backbone, head)
-    names = plan.head_seeds(dataset, backbone, head)
-    parts = {seed: output.with_suffix(".parts") / f"seed-{seed}.parquet" for seed in names}
-    missing = [seed for seed, part in parts.items() if not _is_done(part, key)]
-    if missing:
-        features = load_features(path)
-
-        def work(seed: int) -> None:
-            _train(plan, features, dataset, head, seed, device, parts[seed], key)
-
+    folder = output.with_suffix(".parts")
+    parts = {seed: folder / f"seed-{seed}.parquet"
+             for seed in plan.head_seeds(dataset, backbone, head)}  # fmt: skip
+    waiting = {seed: part for seed, part in parts.items() if not _is_done(part, key)}
+    if waiting:
+        recipe = plan.head(dataset, head)
+        assert isinstance(recipe, SeenHead), "a given head is imported, not trained"
+        train = _train_together if trains_together(device) else _train_side_by_side
         with denormals_flushed():
-            in_threads(work, missing, device=device)
+            train(load_features(path), recipe, waiting, device, key)
     tables = [read_table(part) for part in parts.values()]
     seeds = {str(seed): read_metadata(part)["training"] for seed, part in parts.items()}
     about = read_metadata(path)
@@ -73,29 +81,55 @@ def _is_done(part: Path, key: str) -> bool:
         return False
 
 
-def _train(
-    plan: Plan,
-    features: Features,
-    dataset: str,
-    head: str,
-    seed: int,
-    device: str,
-    part: Path,
-    key: str,
+def _train_side_by_side(
+    features: Features, recipe: SeenHead, parts: Mapping[int, Path], device: str, key: str
 ) -> None:
-    recipe = plan.head(dataset, head)
-    assert isinstance(recipe, SeenHead), "a given head is imported, not trained"
-    leaks = recipe.selection == "test_seen"
-    with epochs_bar(f"seen head, seed {seed}", recipe.epochs) as progress:
-        trained = train_seen_head(
+    trainval, test_seen = features.split("trainval"), _leak(features, recipe)
+
+    def train(seed: int) -> None:
+        with epochs_bar(f"seen head, seed {seed}", recipe.epochs) as progress:
+            trained = train_seen_head(
+                trainval,
+                recipe,
+                classes=features.classes.seen,
+                seed=seed,
+                test_seen=test_seen,
+                device=device,
+                progress=progress,
+            )
+        _write(parts[seed], trained, recipe, seed, key)
+
+    in_threads(train, parts, device=device)
+
+
+def _train_together(
+    features: Features, recipe: SeenHead, parts: Mapping[int, Path], device: str, key: str
+) -> None:
+    with epochs_bar(f"seen heads, {len(parts)} seeds", recipe.epochs) as progress:
+        found = train_seen_heads(
             features.split("trainval"),
             recipe,
             classes=features.classes.seen,
-            seed=seed,
-            test_seen=features.split("test_seen") if leaks else None,
+            seeds=list(parts),
+            test_seen=_leak(features, recipe),
             device=device,
             progress=progress,
         )
+    errors = []
+    for seed, trained in found.items():
+        if isinstance(trained, IcisError):
+            errors.append(f"seed {seed}: {trained}")
+        else:
+            _write(parts[seed], trained, recipe, seed, key)
+    if errors:  # the others are there when the same command is run again
+        raise IcisError("; ".join(errors))
+
+
+def _leak(features: Features, recipe: SeenHead) -> LabelledFeatures | None:
+    return features.split("test_seen") if recipe.selection == "test_seen" else None
+
+
+def _write(part: Path, trained: TrainedHead, recipe: SeenHead, seed: int, key: str) -> None:
     training: dict[str, Any] = {
         "epoch": trained.epoch,
         "selection": describe_selection(trained, recipe.selection, recipe.epochs),
