@@ -188,22 +188,23 @@ class Program:
             bases = [nothing if span is None else span.basis for span in spans]
             self.basis = _padded([basis.t() for basis in bases]).transpose(1, 2)
         self.over_rows = self._tensor([span is not None and span.over == "rows" for span in spans])
-        self.step = repeated(self._step, self.device)
 
     def _tensor(self, values: Sequence[object]) -> torch.Tensor:
         return torch.tensor(values, device=self.device)
 
     def run(self, done: Done, progress: Progress | None = None) -> None:
         """Train all members, and hand over each when it ends, by its stop or by an error."""
+        step = repeated(self.step, self.device)
         while running := [member for member in self.members if not member.ended]:
             if len(running) <= (1 - IDLE) * len(self.members):
                 self._keep(running)
+                step = repeated(self.step, self.device)
             steps = min(member.left for member in running)
             rows, present = zip(*(member.take(steps) for member in self.members), strict=True)
             # one copy to the device for all steps until somebody's epoch ends
             batches = torch.stack(rows, 1).to(self.device), torch.stack(present, 1).to(self.device)
             for batch in zip(*batches, strict=True):
-                self.step(*batch)
+                step(*batch)
             self._end_epochs([member for member in running if not member.left], done)
             losses = max((m.course.history["loss"] for m in running), key=len)
             if progress and losses:
@@ -234,7 +235,8 @@ class Program:
                 del self.networks[name]
         self._stack_problems()
 
-    def _step(self, rows: torch.Tensor, present: torch.Tensor) -> None:
+    def step(self, rows: torch.Tensor, present: torch.Tensor) -> None:
+        """Take one step of Adam for every member; see ``terms`` for its batch."""
         terms = self.terms(rows, present)
         losses = (terms * self.weights).sum(1, keepdim=True)
         losses.sum().backward()  # type: ignore[no-untyped-call]
