@@ -112,5 +112,5 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it():
     program = seen_programs._Program([images] * 3, recipe(), CLASSES, SEEDS, "meta")
     rows = torch.zeros(3, 5, dtype=torch.long, device="meta")
     with Watched():
-        program._step(rows)
-        program._step(rows)
+        program.step(rows)
+        program.step(rows)

@@ -2,7 +2,7 @@
 
 The cells of a batch read the same files and stand in the same tables, so that one table alone
 computes no cell of another. How many they are is a resource, not science: (cell, seed) is what is
-stored and skipped, and a cell's numbers are the same in any batch.
+stored and skipped, and a cell's numbers are the same in any batch (on a GPU up to rounding).
 """
 
 from __future__ import annotations

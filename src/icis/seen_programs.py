@@ -23,7 +23,7 @@ from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.metrics import LabelledFeatures
-from icis.stacked import StackedParameter, adam_step, repeated
+from icis.stacked import StackedParameter, Step, adam_step, repeated
 
 if TYPE_CHECKING:
     from icis.methods.base import Progress
@@ -54,8 +54,9 @@ def train_seen_heads(
     program = _Program([(x, y) for x, y, _ in images], recipe, classes, seeds, device)
     courses = {seed: HeadCourse(judge) for seed, (_, _, judge) in zip(seeds, images, strict=True)}
     found: dict[int, TrainedHead | IcisError] = {}
+    step = repeated(program.step, device)
     for epoch in range(1, recipe.epochs + 1):
-        losses = program.epoch()
+        losses = program.epoch(step)
         for number, (seed, course) in enumerate(courses.items()):
             if seed in found:
                 continue
@@ -92,16 +93,15 @@ class _Program:
         bias = torch.zeros(len(seeds), 1, len(classes), device=device)
         self.bias = StackedParameter(bias)
         self.total = torch.zeros(len(seeds), dtype=torch.float64, device=device)
-        self.step = repeated(self._step, device)
 
-    def epoch(self) -> list[float]:
-        """Train an epoch and return each head's mean loss."""
+    def epoch(self, step: Step) -> list[float]:
+        """Train an epoch by ``step`` and return each head's mean loss."""
         self.total.zero_()
         for first in range(0, self.steps, STEPS):
             count = min(STEPS, self.steps - first)
             drawn = [torch.stack([next(own) for _ in range(count)]) for own in self.batches]
             for rows in torch.stack(drawn, 1).to(self.device):
-                self.step(rows)
+                step(rows)
         found: list[float] = (self.total / self.steps).tolist()
         return found
 
@@ -111,7 +111,7 @@ class _Program:
         return Head(weight[number], bias[number, 0], self.classes)
 
     @torch.no_grad()
-    def _step(self, rows: torch.Tensor) -> None:
+    def step(self, rows: torch.Tensor) -> None:
         """Take a step on rows [M, B]; the gradient is written down, as ``base_classifier``'s is."""
         x = torch.stack([x[own] for (x, _), own in zip(self.images, rows, strict=True)])
         y = torch.stack([y[own] for (_, y), own in zip(self.images, rows, strict=True)])[..., None]

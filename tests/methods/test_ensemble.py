@@ -1,8 +1,10 @@
 """Many trainings as one program: the numbers of each alone, whoever ends when."""
 
 import dataclasses
+import gc
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from icis.methods import ensemble as module
 from icis.methods.base import Injection, Task
 from icis.methods.ensemble import split, train_together, training
 from icis.methods.program import Program
+from icis.methods.training import TrainedMethod
 from tests.devices import Watched
 from tests.methods.slow import BATCH, HIDDEN, RATE, SEEN, icis, make_problem
 
@@ -200,14 +203,14 @@ def test_rows_that_cannot_be_rescaled_cost_their_own_task_only(monkeypatch):
 
 def test_a_program_that_breaks_is_the_error_of_those_that_had_not_ended(monkeypatch):
     tasks = tasks_of({"short": icis(max_epochs=1), "long": icis(max_epochs=9)})
-    step = Program._step
+    step = Program.step
 
     def breaking(self, rows, present):
         if len(self.members) == 1:
             raise torch.OutOfMemoryError("out of memory")
         step(self, rows, present)
 
-    monkeypatch.setattr(Program, "_step", breaking)
+    monkeypatch.setattr(Program, "step", breaking)
     short, long = together(tasks)
     assert isinstance(short, Injection)
     assert isinstance(long, torch.OutOfMemoryError)
@@ -267,6 +270,21 @@ def test_the_estimate_counts_every_parameter_stacked(monkeypatch):
         assert 4 * 4 * count < estimate
 
 
+def test_a_program_gives_its_memory_back_when_it_is_over():
+    """At once, not when Python looks for cycles: the next one's memory is estimated then."""
+    [task] = tasks_of({"few epochs": icis(max_epochs=2)})
+    own = training(task)
+    program = Program([module.Member(task, own.objective, own.start(0), "cpu")], "cpu")
+    program.run(lambda *_: None)
+    left = weakref.ref(program)
+    gc.disable()
+    try:
+        del program
+        assert left() is None
+    finally:
+        gc.enable()
+
+
 def test_progress_hears_the_longest_training():
     heard = []
     together(
@@ -289,7 +307,15 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it():
     program = Program(members, "meta")
     rows = torch.zeros(len(members), BATCH, dtype=torch.long, device="meta")
     with Watched():
-        program._step(rows, rows.bool())
-        program._step(rows, rows.bool())
+        program.step(rows, rows.bool())
+        program.step(rows, rows.bool())
     with pytest.raises(AssertionError, match="another device"), Watched():
         program.terms(torch.zeros_like(rows, device="cpu"), rows.bool())
+
+
+def test_every_setting_of_a_training_is_known_here():
+    """One that is new must be in a program's steps, in what groups them, or make it not batched."""
+    in_members = {"max_epochs", "slope_threshold", "distance"}
+    in_groups = {"hidden", "learning_rate", "batch_size"}
+    elsewhere = {"name", "rescale"}
+    assert {*TrainedMethod.model_fields} == in_members | in_groups | elsewhere | {"method"}

@@ -31,7 +31,7 @@ class Training:
 
     task: Task
     objective: Objective
-    dims: tuple[int, int]
+    dims: dict[str, int]
     hidden: int
     batch_size: int
     learning_rate: float
@@ -39,15 +39,21 @@ class Training:
     @property
     def group(self) -> tuple[object, ...]:
         """Return what trainings in one program have in common."""
-        return self.dims, self.hidden, self.objective.depth, self.batch_size, self.learning_rate
+        shape = *self.dims.values(), self.hidden, self.objective.depth
+        return *shape, self.batch_size, self.learning_rate
 
     def start(self, seed: int) -> nn.ModuleDict:
         """Return the initial networks of a seed."""
-        return build_networks(self._dims, hidden=self.hidden, depth=self.objective.depth, seed=seed)
+        return build_networks(self.dims, hidden=self.hidden, depth=self.objective.depth, seed=seed)
 
     @property
-    def _dims(self) -> dict[str, int]:
-        return dict(zip(("a", "w"), self.dims, strict=True))
+    def _sizes(self) -> dict[str, list[tuple[int, int]]]:
+        return layer_sizes(self.dims, hidden=self.hidden, depth=self.objective.depth)
+
+    def parameters(self) -> dict[str, int]:
+        """Return the number of weights and biases of each network that is trained."""
+        trained, sizes = trained_networks(self.objective.losses), self._sizes
+        return {name: sum(i * o + o for i, o in sizes[name]) for name in trained}
 
     def bytes(self) -> int:
         """Estimate the memory of the training on the device, data and rows in work included.
@@ -56,15 +62,13 @@ class Training:
         which is copied when members end; of a row, what the networks give, the losses' and the
         backward pass's copies of it.
         """
-        sizes = layer_sizes(self._dims, hidden=self.hidden, depth=self.objective.depth)
-        trained = trained_networks(self.objective.losses)
-        parameters = [sum(i * o + o for i, o in sizes[name]) for name in trained]
+        sizes, parameters = self._sizes, self.parameters()
         wide = sum(o for layers in sizes.values() for _, o in layers)
         problem = self.task.problem
         classes = len(problem.seen_head.classes) + len(problem.unseen_classes)
         span = self.objective.subspace
-        floats = 4 * sum(parameters) + max(parameters)
-        floats += 12 * 2 * self.batch_size * wide + classes * sum(self.dims)
+        floats = 4 * sum(parameters.values()) + max(parameters.values())
+        floats += 12 * 2 * self.batch_size * wide + classes * sum(self.dims.values())
         return FLOAT * (floats + (0 if span is None else span.basis.numel()))
 
 
@@ -73,9 +77,8 @@ def training(task: Task) -> Training:
     method = task.method
     assert isinstance(method, TrainedMethod)
     assert method.batch_size is not None, "resolve() fills in the data set's batch size"
-    dims = dimensions(task.problem)
     return Training(
-        task, method.objective(task.problem), (dims["a"], dims["w"]), method.hidden,
+        task, method.objective(task.problem), dimensions(task.problem), method.hidden,
         method.batch_size, method.learning_rate,
     )  # fmt: skip
 
@@ -95,6 +98,7 @@ def train_together(
             made = training(task)
             groups.setdefault(made.group, []).append(made)
         except Exception as error:  # one problem must not take the others with it
+            _tell(f"{task.label}: {error}")
             done(task, error)
     for group in groups.values():
         budget = int(SHARE * free_memory(device)) if memory is None else memory

@@ -31,6 +31,8 @@ from icis.methods.networks import DISTANCES
 from icis.methods.training import Objective, TrainedMethod
 from icis.stacked import StackedParameter, adam_step, repeated
 
+IDLE = 0.25
+"""Share of ended trainings at which they are taken out: until then they go on for nothing."""
 TERMS = ("a2a", "w2w", "a2w", "w2a", "subspace")
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ class Member:
             stop=SlopeStop(method.threshold),
             watch=watch_of(self.model, task.problem),
         )
+        self.ended = False
         self.epochs = shuffled_epochs(len(self.model.descriptors), self.batch_size, task.seed)
         self._begin()
 
@@ -72,14 +75,23 @@ class Member:
         """Return how many steps of the epoch are left."""
         return self.steps - self.taken
 
+    def take(self, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return row numbers, and which of them count, of the next steps, both [steps, B]."""
+        if self.ended:
+            nothing = torch.zeros(steps, self.batch_size, dtype=torch.long)
+            return nothing, nothing.bool()
+        part = slice(self.taken, self.taken + steps)
+        self.taken += steps
+        return self.rows[part], self.present[part]
+
     def end_epoch(self, sums: Sequence[float]) -> bool:
         """Take the epoch's sums of the loss and of ``TERMS``; return whether the training ends."""
         named = dict(zip(("loss", *TERMS), sums, strict=True))
         means = {name: named[name] / self.steps for name in ("loss", *self.model.losses)}
-        ended = self.course.add(means)
-        if not ended:
+        self.ended = self.course.add(means)
+        if not self.ended:
             self._begin()
-        return ended
+        return self.ended
 
 
 class StackedLinear:
@@ -135,9 +147,9 @@ class StackedNetwork:
         for number, network in enumerate(self.networks):
             own = [each for each in network if isinstance(each, nn.Linear)]
             for layer, stacked in zip(own, self.layers, strict=True):
-                weight, bias = stacked.weight.value[number], stacked.bias.value[number, 0]
-                layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
-                layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+                weight, bias = stacked.weight.value.detach(), stacked.bias.value.detach()
+                layer.weight = nn.Parameter(weight[number], requires_grad=False)
+                layer.bias = nn.Parameter(bias[number, 0], requires_grad=False)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's output [M, N, out] for [M, N, in]; 0 for members without it."""
@@ -176,69 +188,55 @@ class Program:
             bases = [nothing if span is None else span.basis for span in spans]
             self.basis = _padded([basis.t() for basis in bases]).transpose(1, 2)
         self.over_rows = self._tensor([span is not None and span.over == "rows" for span in spans])
-        self.step = repeated(self._step, self.device)
 
     def _tensor(self, values: Sequence[object]) -> torch.Tensor:
         return torch.tensor(values, device=self.device)
 
     def run(self, done: Done, progress: Progress | None = None) -> None:
         """Train all members, and hand over each when it ends, by its stop or by an error."""
-        while self.members:
-            steps = min(member.left for member in self.members)
-            for rows, present in zip(*self._next(steps), strict=True):
-                self.step(rows, present)
-            ended = self._end_epochs(done)
-            if progress:
-                longest = max(self.members + ended, key=lambda m: len(m.course.history["loss"]))
-                losses = longest.course.history["loss"]
-                if losses:
-                    progress(len(losses), losses[-1])
-            if ended:
-                left = [member for member in self.members if member not in ended]
-                ended.clear()  # whose models hold on to the stacked weights
-                self._keep(left)
+        step = repeated(self.step, self.device)
+        while running := [member for member in self.members if not member.ended]:
+            if len(running) <= (1 - IDLE) * len(self.members):
+                self._keep(running)
+                step = repeated(self.step, self.device)
+            steps = min(member.left for member in running)
+            rows, present = zip(*(member.take(steps) for member in self.members), strict=True)
+            # one copy to the device for all steps until somebody's epoch ends
+            batches = torch.stack(rows, 1).to(self.device), torch.stack(present, 1).to(self.device)
+            for batch in zip(*batches, strict=True):
+                step(*batch)
+            self._end_epochs([member for member in running if not member.left], done)
+            losses = max((m.course.history["loss"] for m in running), key=len)
+            if progress and losses:
+                progress(len(losses), losses[-1])
 
-    def _next(self, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row numbers, and which of them count, of the next steps, both [steps, M, B]."""
-        parts = [slice(member.taken, member.taken + steps) for member in self.members]
-        for member in self.members:
-            member.taken += steps
-        rows = [member.rows[part] for member, part in zip(self.members, parts, strict=True)]
-        present = [member.present[part] for member, part in zip(self.members, parts, strict=True)]
-        # one copy to the device for all steps until somebody's epoch ends
-        return torch.stack(rows, 1).to(self.device), torch.stack(present, 1).to(self.device)
-
-    def _end_epochs(self, done: Done) -> list[Member]:
-        """Judge the members whose epoch is over; hand over those that end, and return them."""
-        sums, ended = self.sums.tolist(), []
-        over = [not member.left for member in self.members]
+    def _end_epochs(self, members: Sequence[Member], done: Done) -> None:
+        """Judge the members whose epoch is over, and hand over those that end with it."""
+        sums = dict(zip(self.members, self.sums.tolist(), strict=True))
+        over = [member in members for member in self.members]
         self.sums.masked_fill_(self._tensor(over)[:, None], 0)
-        for member, own in zip(self.members, sums, strict=True):
-            if member.left:
-                continue
+        for member in members:
             result: Injection | Exception
             try:
-                if not member.end_epoch(own):
+                if not member.end_epoch(sums[member]):
                     continue
                 history = member.course.history
                 result = injection_of(member.model, member.task.problem, history)
             except IcisError as error:
-                result = error
+                result, member.ended = error, True
             done(member.task, result)
-            ended.append(member)
-        return ended
 
     def _keep(self, members: list[Member]) -> None:
         kept = [i for i, member in enumerate(self.members) if member in members]
         self.members, self.sums = members, self.sums[kept]
-        if members:
-            for name, network in list(self.networks.items()):
-                network.keep(members, self.device)
-                if not network.owners:
-                    del self.networks[name]
-            self._stack_problems()
+        for name, network in list(self.networks.items()):
+            network.keep(members, self.device)
+            if not network.owners:
+                del self.networks[name]
+        self._stack_problems()
 
-    def _step(self, rows: torch.Tensor, present: torch.Tensor) -> None:
+    def step(self, rows: torch.Tensor, present: torch.Tensor) -> None:
+        """Take one step of Adam for every member; see ``terms`` for its batch."""
         terms = self.terms(rows, present)
         losses = (terms * self.weights).sum(1, keepdim=True)
         losses.sum().backward()  # type: ignore[no-untyped-call]
