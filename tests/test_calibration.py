@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from icis import evaluation
 from icis.calibration import (
+    FACTORS,
+    Contest,
     Rivals,
+    at_factor,
     at_offset,
     ausuc,
+    best_factor,
     best_offset,
     class_accuracies,
     seen_unseen_curve,
@@ -63,6 +67,64 @@ def brute(is_seen, images, offset):
 
 
 OFFSETS = [each / 16 for each in range(-60, 61)]
+
+
+def contest_of(is_seen, on_seen, on_unseen):
+    return Contest(
+        Rivals.of(on_seen[0], is_seen), on_seen[1], Rivals.of(on_unseen[0], is_seen), on_unseen[1]
+    )
+
+
+def brute_factor(is_seen, images, factor):
+    """Return the per-class accuracy with the unseen columns multiplied, argmax anew."""
+    scores = torch.where(is_seen, images[0], images[0] * factor)
+    return per_class_accuracy(scores.argmax(dim=1), images[1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_every_factor_gives_what_predicting_anew_gives(drawn):
+    is_seen, on_seen, on_unseen = drawn
+    contest, means = contest_of(*drawn), {}
+    for factor in FACTORS:
+        parts = (brute_factor(is_seen, images, factor) for images in (on_seen, on_unseen))
+        seen, unseen = parts
+        means[factor] = harmonic_mean(seen, unseen)
+        assert at_factor(contest, factor) == pytest.approx((seen, unseen, means[factor]), abs=1e-9)
+    best = best_factor([contest])
+    assert means[best] == pytest.approx(max(means.values()), abs=1e-9)
+    nearer = [each for each in FACTORS if abs(math.log(each)) < abs(math.log(best)) - 1e-9]
+    assert all(means[each] < means[best] for each in nearer)
+
+
+def test_the_factor_of_several_contests_has_the_best_mean():
+    """Images of one seen and one unseen class; the first contest asks for more than 4, or 2."""
+    is_seen = is_seen_of(1, 1)
+
+    def contest(unseen_scores, seen_score):
+        on_unseen = torch.tensor([[1.0, score] for score in unseen_scores])
+        on_seen = torch.tensor([[1.0, seen_score]])
+        zeros = torch.zeros(1, dtype=torch.long)
+        return contest_of(is_seen, (on_seen, zeros), (on_unseen, torch.ones(2, dtype=torch.long)))
+
+    greedy, modest = contest([0.45, 0.2], 0.01), contest([0.45, 0.45], 0.22)
+    assert best_factor([greedy]) == pytest.approx(2 ** (10 / 4))  # 5.66, the first above 5
+    assert best_factor([modest]) == pytest.approx(2 ** (5 / 4))  # 2.38, the first above 1 / 0.45
+    # at 2.38 the mean H is (66.7 + 100) / 2, at 5.66 it is (100 + 0) / 2
+    assert best_factor([greedy, modest]) == pytest.approx(2 ** (5 / 4))
+
+
+def test_what_is_no_factor():
+    contest = contest_of(
+        is_seen_of(1, 1),
+        (torch.tensor([[1.0, 0.0]]), torch.tensor([0])),
+        (torch.tensor([[1.0, 0.0]]), torch.tensor([1])),
+    )
+    for factor in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(IcisError, match="a number above 0"):
+            at_factor(contest, factor)
+    with pytest.raises(IcisError, match="no contest"):
+        best_factor([])
 
 
 @settings(deadline=None, max_examples=60)
@@ -287,6 +349,22 @@ def test_calibrated_accuracies_are_those_of_a_head_with_other_biases(offset):
     assert other["T1"] == found["T1"]
 
 
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_the_factor_is_that_of_the_predicted_rows_norm(factor):
+    head = joint_head()
+    scale = torch.tensor([factor if name in UNSEEN else 1.0 for name in head.classes])
+    longer = Head(head.weight * scale[:, None], head.bias * scale, head.classes)
+    expected = evaluate(longer, UNSEEN, **PARTS)
+    found = evaluate(head, UNSEEN, factor=factor, **PARTS)
+    for metric in ("S", "U", "H"):
+        assert found[f"{metric}_norm"] == pytest.approx(expected[metric])
+    assert found["norm_factor"] == factor
+    assert found["T1"] == pytest.approx(expected["T1"])
+    plain = evaluate(head, UNSEEN, **PARTS)
+    assert "H_norm" not in plain
+    assert (found["U_norm"] == plain["U"]) == (factor == 1)
+
+
 def test_the_bias_towards_seen_classes():
     found = evaluate(joint_head(), UNSEEN, **PARTS)
     assert found["bias_gap"] == pytest.approx(found["S"] - found["U"])
@@ -349,9 +427,11 @@ def test_classes_and_curve_of_an_evaluation():
 
 
 def test_without_images_of_seen_classes_what_needs_them_is_left_out():
-    whole = examine(joint_head(), UNSEEN, offset=0.5, **PARTS)
-    part = examine(joint_head(), UNSEEN, offset=0.5, **{**PARTS, "test_seen": None})
-    left_out = {"S", "H", "AUSUC", "bias_gap", "offset", "S_cal", "U_cal", "H_cal"}
+    both = {"offset": 0.5, "factor": 2.0}
+    whole = examine(joint_head(), UNSEEN, **both, **PARTS)
+    part = examine(joint_head(), UNSEEN, **both, **{**PARTS, "test_seen": None})
+    left_out = {"S", "H", "AUSUC", "bias_gap", "offset", "S_cal", "U_cal", "H_cal",
+                "norm_factor", "S_norm", "U_norm", "H_norm"}  # fmt: skip
     assert whole.metrics.keys() - part.metrics.keys() == left_out
     for metric in ("T1", "U", "to_seen", "chance_T1", "chance_all"):
         assert part.metrics[metric] == whole.metrics[metric]

@@ -182,6 +182,11 @@ def test_an_entry_without_its_kind():
             "cosin",
             "should be 'cosine' or 'l2', not 'cosin'; did you mean 'cosine'?",
         ),
+        (
+            "methods/icis/recipe",
+            "fats",
+            "should be 'faithful' or 'fast', not 'fats'; did you mean 'fast'?",
+        ),
         ("methods/icis", "icis", "should be a mapping of keys to values, not 'icis'"),
         ("heads/last", None, "should be a mapping of keys to values, and is empty"),
         ("heads/last/selection", "best", "should be 'last', 'holdout' or 'test_seen', not 'best'"),

@@ -59,8 +59,9 @@ def experiment(folder):
     common = {"datasets": ["drawn"], "descriptors": ["att"]}
     made["tables"] = {
         "main": {**common, "backbones": ["small"], "heads": ["last"], "methods": ALL,
-                 "metrics": ["T1", "U", "S", "H", "AUSUC", "H_cal", "norm_ratio", "train_loss",
-                             "held_out_loss", "held_out_cosine", "held_out_w2a", "to_seen"],
+                 "metrics": ["T1", "U", "S", "H", "AUSUC", "H_cal", "H_norm", "norm_ratio",
+                             "train_loss", "held_out_loss", "held_out_cosine", "held_out_w2a",
+                             "to_seen"],
                  "figures": ["bars", "curve", "classes", "ladder", "agreement"]},
         "subsets": {**common, "backbones": ["small"], "heads": ["last"], "seeds": 1,
                     "methods": ["conse", "mlp", "icis"], "n_seen": ["all", 6, 4],
@@ -163,12 +164,14 @@ def test_diagnostics_are_there_for_whom_they_mean_something(finished):
     frame = metrics(folder).filter(head="linear-last_epochs-5", n_seen=8)
     have = {
         metric: set(frame.filter(metric=metric)["method"])
-        for metric in ("AUSUC", "H_cal", "norm_ratio", "train_loss", "held_out_loss",
+        for metric in ("AUSUC", "H_cal", "H_norm", "norm_ratio", "train_loss", "held_out_loss",
                        "held_out_cosine", "held_out_w2a", "to_seen")
     }  # fmt: skip
     everyone = set(METHODS)
     assert have["AUSUC"] == have["H_cal"] == have["to_seen"] == everyone
-    assert have["norm_ratio"] == have["held_out_cosine"] == everyone - {"conse"}
+    # a scorer that is not linear has no rows, and so no norm
+    linear = everyone - {"conse"}
+    assert have["norm_ratio"] == have["H_norm"] == have["held_out_cosine"] == linear
     assert have["train_loss"] == {"mlp", "subreg", "icis", "wdae"}
     assert {"mlp", "subreg", "icis"} <= have["held_out_loss"]
     assert have["held_out_w2a"] == {"icis"}

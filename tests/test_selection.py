@@ -19,6 +19,7 @@ from icis.cli import app, read_seeds
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.methods import Conse, Costa, Injection, InjectionProblem, Method
+from icis.metrics import LabelledFeatures
 from icis.seen_heads import head_table
 from icis.selection import (
     compare,
@@ -27,6 +28,7 @@ from icis.selection import (
     folds,
     held_out_cosine,
     hold_out,
+    image_accuracy,
     norm_ratio,
     pseudo_accuracy,
     retrieval,
@@ -154,8 +156,10 @@ def test_what_cannot_be_held_out(rows):
 
 
 def test_no_image_and_no_unseen_class_takes_part(told):
-    for each in (hold_out, cross_validate, compare, select):
+    for each in (hold_out, select):
         assert not {"features", "images", "test_seen"} & {*inspect.signature(each).parameters}
+    for each in (cross_validate, compare):
+        assert inspect.signature(each).parameters["images"].default is None
     problem = make_problem()
     changed = replace(
         problem, unseen_descriptors=torch.full((1, D_DESCRIPTOR), torch.nan), unseen_classes=("x",)
@@ -245,6 +249,52 @@ def test_without_true_rows_there_is_nothing_to_measure():
     problem = make_problem()
     with pytest.raises(IcisError, match="no held-out classes"):
         held_out_cosine(Ridge().inject(problem, seed=0, device="cpu"), problem)
+
+
+# --- images that judge ------------------------------------------------------------------------
+
+
+def images_of(problem, each=6):
+    """Return images near the directions of all seen classes' weights."""
+    names = [name for name in problem.seen_head.classes for _ in range(each)]
+    centres = problem.seen_head.weight.repeat_interleave(each, dim=0)
+    return LabelledFeatures(centres + 5 * normal(len(names), D_FEATURE, seed=4), names)
+
+
+def test_image_accuracy_by_hand():
+    problem, whole = held_problem(), make_problem()
+    images = images_of(whole)
+    noise = normal(5, D_FEATURE + 1, seed=9) * 6
+    injection = injected(problem, problem.truth.joined() + noise)
+    shares = []
+    for place, name in enumerate(problem.unseen_classes):
+        own = images.vectors[[label == name for label in images.classes]]
+        scores = own @ (problem.truth.weight + noise[:, :-1]).T + problem.truth.bias + noise[:, -1]
+        shares.append(float((scores.argmax(1) == place).double().mean()))
+    expected = 100 * sum(shares) / len(shares)
+    assert 0 < expected < 100
+    assert image_accuracy(injection, problem, images, device="cpu") == pytest.approx(expected)
+    few = images.of_classes(problem.seen_head.classes)
+    with pytest.raises(IcisError, match="no image of the 5 held-out classes"):
+        image_accuracy(injection, problem, few, device="cpu")
+
+
+def test_images_judge_and_change_nothing_else(told):
+    problem = make_problem()
+    without = cross_validate(problem, Told(), folds=3, seed=5)
+    found = cross_validate(problem, Told(), folds=3, seed=5, images=images_of(problem))
+    assert found.filter(pl.col("criterion") != "image_accuracy").equals(without)
+    assert len(found.filter(criterion="image_accuracy")) == 3
+    for (_, one), (_, other) in zip(told[:3], told[3:], strict=True):
+        assert one.unseen_classes == other.unseen_classes
+        assert torch.equal(one.seen_head.joined(), other.seen_head.joined())
+    candidates = {"wrong": Nonsense(), "right": Ridge(), "conse": Conse()}
+    frame = compare({0: problem}, candidates, images=images_of(problem))
+    chosen = selection.choose(frame, "image_accuracy")
+    assert chosen.best == "right"
+    assert chosen.means.keys() == candidates.keys()
+    assert "image_accuracy" in report(chosen).splitlines()[0]
+    assert "no test image and no unseen class took part" in report(chosen)
 
 
 # --- selection --------------------------------------------------------------------------------
@@ -363,6 +413,31 @@ def test_the_verb_end_to_end(artifacts, tmp_path):
     assert pl.read_csv(tmp_path / "out/again.csv").equals(frame)
 
 
+def test_the_verb_with_images(artifacts, tmp_path):
+    problem = make_problem()
+    images = images_of(problem)
+    count = len(images.classes)
+    table = pa.table(
+        {
+            "id": range(count + 1),
+            "image": [f"{row}.png" for row in range(count + 1)],
+            "class": [*images.classes, "u0"],
+            "split": ["trainval"] * count + ["test_unseen"],
+            "vector": vector_column(torch.cat([images.vectors, torch.zeros(1, D_FEATURE)]).numpy()),
+        }
+    )
+    names = [*problem.seen_head.classes, *problem.unseen_classes]
+    classes = {"names": names, "is_seen": [True] * SEEN + [False] * UNSEEN}
+    write_table(layout.features("drawn", PLACE[1]), table, {"classes": classes})
+    done = verb(*PLACE, "costa", "--folds", "3", "--images", "-o", "cv.csv",
+                "--criterion", "image_accuracy")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "Best by image_accuracy: costa." in done.output
+    found = pl.read_csv(tmp_path / "cv.csv").filter(criterion="image_accuracy")
+    assert len(found) == 2 * 3
+    assert found["value"].is_between(0, 100).all()
+
+
 def test_seeds_of_ones_own(artifacts, tmp_path):
     done = verb(*PLACE, "costa", "--folds", "2", "--seeds", "1", "-o", "cv.csv")
     assert done.exit_code == 0, done.output
@@ -380,6 +455,8 @@ def test_seeds_of_ones_own(artifacts, tmp_path):
         ([*PLACE, "icos"], "no method 'icos'"),
         (["drawn", "small", "linear-last", "att"], "linear-last_epochs-5"),
         ([*PLACE, "costa", "--criterion", "norm_ratio"], "no criterion 'norm_ratio'"),
+        ([*PLACE, "costa", "--criterion", "image_accuracy"], "add --images"),
+        ([*PLACE, "costa", "--images"], "features/drawn/small.parquet"),
         ([*PLACE, "costa", "--output", "cv.xlsx"], "written as .csv"),
         ([*PLACE, "costa", "--folds", "31"], "30 classes cannot be parted into 31 folds"),
         ([*PLACE, "costa", "--seeds", "7"], "no head of seed 7"),

@@ -13,6 +13,7 @@ import torch
 from icis import layout
 from icis.artifacts import read_frame, read_metadata, vector_column, write_table
 from icis.batches import Batches
+from icis.calibration import FACTORS
 from icis.config import parse_experiment
 from icis.errors import IcisError
 from icis.heads import Head
@@ -222,6 +223,9 @@ def test_held_out_classes_are_for_tables_that_show_them(plan):
     [cosine] = rows.filter(metric="held_out_cosine")["value"]
     assert -1 <= cosine <= 1
     assert len(rows.filter(metric="H_cal")) == 2
+    [factor] = rows.filter(metric="norm_factor")["value"].unique()
+    assert factor in FACTORS
+    assert len(rows.filter(metric="H_norm")) == 2
 
 
 @pytest.mark.parametrize("act", [

@@ -2,24 +2,29 @@
 
 Images of unseen classes are often sent to seen ones. An offset subtracted from the scores of all
 seen classes trades the accuracy on seen classes, S, for that on unseen ones, U; the curve of
-(S, U) over all offsets, and the area under it, judge a method whatever its bias. Every accuracy
-here is a mean over classes, in percent.
+(S, U) over all offsets, and the area under it, judge a method whatever its bias. A factor of the
+unseen classes' rows [weight, bias], and so of their scores, trades likewise: a loss that looks at
+directions alone, as the cosine does, leaves their norm to chance. Every accuracy here is a mean
+over classes, in percent.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 
 from icis.errors import IcisError
-from icis.metrics import harmonic_mean
+from icis.metrics import harmonic_mean, per_class_accuracy
 
 POINTS = 200
+FACTORS = tuple(2 ** (step / 4) for step in range(-24, 25))
+"""The factors of a norm that are tried: from 1/64 to 64, four to the octave."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,15 @@ class Rivals:
         At equal scores the seen class wins, as in an argmax whose first columns are the seen ones.
         """
         return torch.where(self.margin >= offset, self.seen, self.unseen)
+
+
+class Contest(NamedTuple):
+    """Images of seen and of unseen classes: rivals, and columns [N] of their true classes."""
+
+    on_seen: Rivals
+    seen_target: torch.Tensor
+    on_unseen: Rivals
+    unseen_target: torch.Tensor
 
 
 def _best(scores: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,6 +170,39 @@ def best_offset(curve: pl.DataFrame) -> float:
     middle = low + (high - low) / 2
     middle = np.where(middle > low, middle, high)
     return float(middle[np.argmin(np.abs(middle))])
+
+
+def at_factor(contest: Contest, factor: float) -> tuple[float, float, float]:
+    """Return (S, U, H) in percent with the unseen classes' scores multiplied by a factor above 0.
+
+    For a linear scorer that is what their rows [weight, bias], multiplied, give.
+    """
+    if not 0 < factor < math.inf:
+        raise IcisError(f"a norm can be multiplied by a number above 0, not by {factor}")
+    seen, unseen = (
+        per_class_accuracy(
+            replace(rivals, unseen_score=rivals.unseen_score * factor).columns(), target
+        )
+        for rivals, target in (contest[:2], contest[2:])
+    )
+    return seen, unseen, harmonic_mean(seen, unseen)
+
+
+def best_factor(contests: Sequence[Contest]) -> float:
+    """Return that of ``FACTORS`` with the highest mean H over some contests.
+
+    Of several the one nearest to 1. Use contests of *held-out* classes: on test images this is a
+    leak.
+    """
+    if not contests:
+        raise IcisError("there is no contest to choose a factor by")
+    means = {
+        factor: math.fsum(at_factor(contest, factor)[2] for contest in contests)
+        for factor in FACTORS
+    }
+    best = max(means.values())
+    equal = [factor for factor, mean in means.items() if mean >= best * (1 - 1e-12)]
+    return min(equal, key=lambda factor: abs(math.log(factor)))
 
 
 def thin(curve: pl.DataFrame, points: int = POINTS) -> pl.DataFrame:

@@ -350,8 +350,12 @@ def cross_validate(
         str, typer.Option(help="Such as 0,1,2; by default the experiment's.", metavar="LIST")
     ] = "",
     criterion: Annotated[
-        str, typer.Option(help="pseudo_accuracy, held_out_cosine or retrieval.")
+        str,
+        typer.Option(help="pseudo_accuracy, held_out_cosine, retrieval, image_accuracy."),
     ] = "pseudo_accuracy",
+    images: Annotated[
+        bool, typer.Option("--images", help="Trainval images of the held-out classes judge too.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .csv for the values of all folds.")
     ] = None,
@@ -374,6 +378,7 @@ def cross_validate(
         official=official,
         seeds=read_seeds(seeds),
         criterion=criterion,
+        images=images,
         device=device,
         output=output,
     )

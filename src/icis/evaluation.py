@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
-from icis.calibration import Rivals, at_offset, ausuc, class_accuracies, seen_unseen_curve
+from icis.calibration import (
+    Contest,
+    Rivals,
+    at_factor,
+    at_offset,
+    ausuc,
+    class_accuracies,
+    seen_unseen_curve,
+)
 from icis.errors import IcisError
 from icis.heads import class_rows
 from icis.metrics import LabelledFeatures, harmonic_mean, label_columns, per_class_accuracy
@@ -37,12 +45,13 @@ class Evaluation:
     ``curve`` is its seen-unseen curve (``calibration.seen_unseen_curve``; None without images of
     seen classes). ``classes`` has a row for every class with test images: ``class``, ``seen``,
     ``accuracy`` among all classes, ``zsl`` among the unseen ones alone (null for seen classes),
-    both in percent.
+    both in percent. ``contest`` is what the curve was made from.
     """
 
     metrics: dict[str, float]
     curve: pl.DataFrame | None
     classes: pl.DataFrame
+    contest: Contest | None = None
 
 
 def predict(
@@ -90,12 +99,14 @@ def evaluate(
     test_seen: LabelledFeatures | None,
     test_unseen: LabelledFeatures,
     offset: float | None = None,
+    factor: float | None = None,
     device: str = "cpu",
 ) -> dict[str, float]:
     """Return the metrics of ``examine`` alone."""
     return examine(
-        joint, unseen, test_seen=test_seen, test_unseen=test_unseen, offset=offset, device=device
-    ).metrics
+        joint, unseen, test_seen=test_seen, test_unseen=test_unseen, offset=offset, factor=factor,
+        device=device,
+    ).metrics  # fmt: skip
 
 
 def examine(
@@ -105,6 +116,7 @@ def examine(
     test_seen: LabelledFeatures | None,
     test_unseen: LabelledFeatures,
     offset: float | None = None,
+    factor: float | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Score every test image once with the joint scorer, and say all that follows.
@@ -121,13 +133,17 @@ def examine(
         left out: S, H, AUSUC, bias_gap and the calibrated accuracies.
     offset
         Of calibrated stacking, taken off the seen classes' scores; chosen without test images.
+    factor
+        Of the unseen classes' scores, for a linear ``joint`` that of their rows' norm; chosen
+        likewise.
 
     Returns
     -------
     Metrics in percent, all means over classes: T1, U, S, H; AUSUC, the area under the seen-unseen
     curve; bias_gap = S - U; to_seen, the share of the unseen classes' images sent to a seen class;
-    the chance levels; with an offset S_cal, U_cal, H_cal. Besides these the offset, and the
-    entropy in nats, the mean over all test images.
+    the chance levels; with an offset S_cal, U_cal, H_cal, with a factor S_norm, U_norm,
+    H_norm. Besides these the offset, the factor (norm_factor), and the entropy in nats, the mean
+    over all test images.
     """
     novel = unseen if isinstance(unseen, tuple) else unseen.classes
     is_seen = torch.ones(len(joint.classes), dtype=torch.bool)
@@ -144,17 +160,21 @@ def examine(
         "chance_T1": 100 / len(novel),
         "chance_all": 100 / len(joint.classes),
     }
-    entropy, curve = on_unseen.entropy, None
+    entropy, curve, contest = on_unseen.entropy, None, None
     classes = [_unseen_classes(joint, on_unseen.columns, target, novel, alone, own_target)]
     if test_seen is not None and seen_target is not None:
         on_seen = predict(joint, test_seen.vectors, is_seen=is_seen, device=device)
         entropy = torch.cat([on_seen.entropy, entropy])
-        curve = _curve(on_seen, seen_target, on_unseen, target)
+        contest = _contest(on_seen, seen_target, on_unseen, target)
+        curve = seen_unseen_curve(*contest)
         seen = per_class_accuracy(on_seen.columns, seen_target)
         metrics |= _on_seen(seen, metrics["U"], curve, offset)
+        if factor is not None:
+            s_norm, u_norm, h_norm = at_factor(contest, factor)
+            metrics |= {"norm_factor": factor, "S_norm": s_norm, "U_norm": u_norm, "H_norm": h_norm}
         classes.insert(0, _seen_classes(joint, on_seen.columns, seen_target))
     metrics["entropy"] = float(entropy.double().mean())
-    return Evaluation(metrics, curve, pl.concat(classes))
+    return Evaluation(metrics, curve, pl.concat(classes), contest)
 
 
 def _seen_classes(joint: Scorer, columns: torch.Tensor, target: torch.Tensor) -> pl.DataFrame:
@@ -215,12 +235,12 @@ def _on_seen(
     return metrics
 
 
-def _curve(
+def _contest(
     on_seen: Prediction,
     seen_target: torch.Tensor,
     on_unseen: Prediction,
     unseen_target: torch.Tensor,
-) -> pl.DataFrame:
+) -> Contest:
     assert on_seen.rivals is not None
     assert on_unseen.rivals is not None
-    return seen_unseen_curve(on_seen.rivals, seen_target, on_unseen.rivals, unseen_target)
+    return Contest(on_seen.rivals, seen_target, on_unseen.rivals, unseen_target)

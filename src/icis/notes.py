@@ -24,6 +24,11 @@ MEANINGS = {
     "S_cal": "S after the same subtraction",
     "H_cal": "harmonic mean of U cal. and S cal.",
     "offset": "what is subtracted from the seen classes' scores for U cal., S cal. and H cal.",
+    "U_norm": "U after the predicted rows are multiplied by the norm factor; it is chosen on "
+    "held-out seen classes, never on images of unseen ones",
+    "S_norm": "S after the same multiplication",
+    "H_norm": "harmonic mean of U norm and S norm",
+    "norm_factor": "what the predicted rows are multiplied by for U norm, S norm and H norm",
     "bias_gap": "S minus U",
     "to_seen": "share (%) of images of unseen classes that are taken for seen ones, mean over "
     "classes",

@@ -64,12 +64,16 @@ class Strict(BaseModel):
         data.pop("name", None)
         return data
 
+    def usual(self, field: str) -> Any:
+        """Return the value that a field has where it is not given."""
+        return type(self).model_fields[field].get_default(call_default_factory=True)
+
     def differences(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults, nested names joined by a dot."""
         found: dict[str, Any] = {}
-        for field, info in type(self).model_fields.items():
+        for field in type(self).model_fields:
             value = getattr(self, field)
-            if field == "name" or value == info.get_default(call_default_factory=True):
+            if field == "name" or value == self.usual(field):
                 continue
             if isinstance(value, Strict):
                 found |= {f"{field}.{key}": leaf for key, leaf in value.differences().items()}

@@ -5,6 +5,9 @@ descriptors, and what it injects is compared with the true rows of the held-out 
 and no real unseen class takes part. What the seen head knows of the held-out classes remains,
 though: its rows were trained together with theirs.
 
+Where trainval images of the seen classes are at hand and given, they judge too, though no method
+sees them.
+
 The criteria, with a predicted and a true row [weight, bias] for each held-out class:
 
 ``held_out_cosine``
@@ -19,6 +22,11 @@ The criteria, with a predicted and a true row [weight, bias] for each held-out c
     Percent of held-out classes whose true weight vector, scaled to length 1 and given to the
     scorer of the held-out classes in place of an image's features, is recognised. Any scorer has
     it; the others need a linear one.
+
+``image_accuracy``
+    With trainval images only: per-class accuracy in percent on those of the held-out classes,
+    these alone to choose from; what T1 is to unseen classes. The held-out classes' own rows were
+    trained on these images, but the method does not know these rows.
 
 ``pseudo_accuracy`` takes a class's true weight vector for the direction of its typical image. It
 is no estimate of the accuracy on images: there is one pseudo-image a class, without any spread,
@@ -38,7 +46,9 @@ import torch
 from torch.nn.functional import normalize
 
 from icis.errors import IcisError
+from icis.evaluation import accuracy
 from icis.holdout import held_out_cosine, hold_out, joined_rows, predicted_rows, truth_of
+from icis.metrics import LabelledFeatures
 from icis.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -46,6 +56,8 @@ if TYPE_CHECKING:
 
 CRITERIA = ("pseudo_accuracy", "held_out_cosine", "retrieval")
 """What can be selected by: the higher, the better."""
+WITH_IMAGES = "image_accuracy"
+"""What can be selected by too, where images are given."""
 MEASURES = (*CRITERIA, "norm_ratio")
 FOLD = {"fold": pl.Int64, "criterion": pl.String, "value": pl.Float64}
 RUN = {"candidate": pl.String, "seed": pl.Int64, **FOLD}
@@ -104,14 +116,37 @@ def pseudo_accuracy(injection: Injection, problem: InjectionProblem, *, device: 
     return _percent_right(scorer.scores(normalize(truth.weight).to(device)).cpu())
 
 
-def criteria(injection: Injection, problem: InjectionProblem, *, device: str) -> dict[str, float]:
-    """Return all of ``MEASURES`` that the injection's scorers have."""
+def image_accuracy(
+    injection: Injection, problem: InjectionProblem, images: LabelledFeatures, *, device: str
+) -> float:
+    """Return the per-class accuracy in percent on images of the held-out classes, among these.
+
+    ``images`` may hold other classes' too: they are left out.
+    """
+    truth = truth_of(problem)
+    own = images.of_classes(truth.classes)
+    if not own.classes:
+        raise IcisError(f"there is no image of the {len(truth.classes)} held-out classes")
+    scorer = injection.unseen or injection.joint
+    return accuracy(scorer.restrict(truth.classes), own, device=device)
+
+
+def criteria(
+    injection: Injection,
+    problem: InjectionProblem,
+    *,
+    device: str,
+    images: LabelledFeatures | None = None,
+) -> dict[str, float]:
+    """Return all of ``MEASURES`` that the injection's scorers have, and what images tell."""
     found = {
         "pseudo_accuracy": pseudo_accuracy(injection, problem, device=device),
         "held_out_cosine": held_out_cosine(injection, problem),
         "retrieval": retrieval(injection, problem),
         "norm_ratio": norm_ratio(injection, problem),
     }
+    if images is not None:
+        found[WITH_IMAGES] = image_accuracy(injection, problem, images, device=device)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -135,6 +170,7 @@ def cross_validate(
     *,
     folds: Folds = 5,
     seed: int,
+    images: LabelledFeatures | None = None,
     device: str = "cpu",
     progress: Callable[[], object] | None = None,
 ) -> pl.DataFrame:
@@ -142,7 +178,8 @@ def cross_validate(
 
     Returns ``fold`` (from 0), ``criterion``, ``value``. The folds, where only their number is
     given, and the method's own randomness depend on ``seed`` alone, so that methods are compared
-    on the same. ``progress`` is called after each fold.
+    on the same. ``images`` are trainval images that judge, too. ``progress`` is called after each
+    fold.
     """
     rows = []
     if isinstance(folds, int):
@@ -150,7 +187,7 @@ def cross_validate(
     for fold, held in enumerate(folds):
         reduced = hold_out(problem, held)
         injection = method.inject(reduced, seed=seed, device=device, progress=None)
-        found = criteria(injection, reduced, device=device)
+        found = criteria(injection, reduced, device=device, images=images)
         rows += [(fold, name, value) for name, value in found.items()]
         if progress:
             progress()
@@ -165,6 +202,7 @@ def compare(
     candidates: Mapping[str, Method],
     *,
     folds: Folds = 5,
+    images: LabelledFeatures | None = None,
     device: str = "cpu",
     progress: Callable[[], object] | None = None,
 ) -> pl.DataFrame:
@@ -177,8 +215,9 @@ def compare(
         for seed, problem in problems.items():
             try:
                 found = cross_validate(
-                    problem, method, folds=folds, seed=seed, device=device, progress=progress
-                )
+                    problem, method, folds=folds, seed=seed, images=images, device=device,
+                    progress=progress,
+                )  # fmt: skip
             except IcisError as error:
                 raise IcisError(f"candidate {name!r}, seed {seed}: {error}") from error
             labels = {"candidate": pl.lit(name), "seed": pl.lit(seed, pl.Int64)}
@@ -211,7 +250,7 @@ def choose(frame: pl.DataFrame, criterion: str = CRITERIA[0]) -> Selected:
 
     Of candidates with the same mean the one that comes first in the frame.
     """
-    check_criterion(criterion)
+    check_criterion(criterion, images=WITH_IMAGES in frame["criterion"])
     found = summaries(frame, criterion)
     lacking = [name for name in frame["candidate"].unique(maintain_order=True) if name not in found]
     if lacking:
@@ -229,10 +268,12 @@ def choose(frame: pl.DataFrame, criterion: str = CRITERIA[0]) -> Selected:
     return Selected(best, criterion, means, errors, within, frame)
 
 
-def check_criterion(criterion: str) -> None:
-    """Refuse a criterion that nothing can be selected by."""
-    if criterion not in CRITERIA:
-        known = ", ".join(CRITERIA)
+def check_criterion(criterion: str, *, images: bool = False) -> None:
+    """Refuse a criterion that nothing can be selected by; ``images``: whether any are given."""
+    if criterion == WITH_IMAGES and not images:
+        raise IcisError(f"{WITH_IMAGES} needs trainval images, and none are given: add --images")
+    if criterion not in (*CRITERIA, WITH_IMAGES):
+        known = ", ".join((*CRITERIA, WITH_IMAGES))
         raise IcisError(f"there is no criterion {criterion!r} to select by; there are: {known}")
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from icis.rows import Column, Difference, Published, ResultTable, Row, Summary, difference
 
 DECIMALS = {
-    "entropy": 2, "epochs": 0, "offset": 2, "norm_ratio": 2,
+    "entropy": 2, "epochs": 0, "offset": 2, "norm_ratio": 2, "norm_factor": 2,
     "train_loss": 4, "held_out_loss": 4, "held_out_cosine": 3, "held_out_w2a": 3,
 }  # fmt: skip
 HEADINGS = {
@@ -18,6 +18,10 @@ HEADINGS = {
     "U_cal": "U cal.",
     "S_cal": "S cal.",
     "H_cal": "H cal.",
+    "U_norm": "U norm",
+    "S_norm": "S norm",
+    "H_norm": "H norm",
+    "norm_factor": "norm factor",
     "bias_gap": "S − U",
     "to_seen": "to seen",
     "norm_ratio": "norm ratio",

@@ -1,5 +1,6 @@
 """A slow restatement of ICIS, the MLP and Sub.Reg.: one row at a time, float64, Adam by hand."""
 
+import math
 import statistics
 
 import numpy as np
@@ -128,7 +129,9 @@ class SlowAdam:
     def __init__(self, rate):
         self.rate, self.step_number, self.first, self.second = rate, 0, {}, {}
 
-    def step(self, parameters, gradients):
+    def step(self, parameters, gradients, rate=None):
+        """Take a step, at a rate of its own if one is given."""
+        rate = self.rate if rate is None else rate
         self.step_number += 1
         t = self.step_number
         for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
@@ -137,9 +140,26 @@ class SlowAdam:
             m = 0.9 * self.first.get(number, 0.0) + 0.1 * gradient
             v = 0.999 * self.second.get(number, 0.0) + 0.001 * gradient**2
             self.first[number], self.second[number] = m, v
-            change = self.rate * (m / (1 - 0.9**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            change = rate * (m / (1 - 0.9**t)) / (torch.sqrt(v / (1 - 0.999**t)) + 1e-8)
             with torch.no_grad():
                 parameter -= change
+
+
+def slow_one_cycle(peak, steps):
+    """Return the rate of every step: along half a cosine up from peak/25, then one down to 0.
+
+    Up over 30 % of the steps; the last rate is peak/250000.
+    """
+    total = max(steps, 2)
+    top, end = 0.3 * total - 1, total - 1
+    rates = []
+    for step in range(steps):
+        begin, first, last, goal = (0, peak / 25, top, peak)
+        if step > top:
+            begin, first, last, goal = (top, peak, end, peak / 25 / 1e4)
+        way = (step - begin) / (last - begin)
+        rates.append(goal + (first - goal) * (1 + math.cos(math.pi * way)) / 2)
+    return rates
 
 
 def slow_stop_epoch(losses, threshold):
@@ -166,10 +186,11 @@ def slow_train(
     threshold,
     max_epochs,
     rate=RATE,
+    rates=None,
     spanning=None,
     over=None,
 ):
-    """Return history and the layers trained."""
+    """Return history and the layers trained; ``rates`` is an iterator over those of the steps."""
     layers = layers_of(networks)
     descriptors, targets = descriptors.double(), targets.double()
     parameters = [tensor for pairs in layers.values() for pair in pairs for tensor in pair]
@@ -183,7 +204,8 @@ def slow_train(
                     layers, descriptors, rows.tolist(), spanning, over
                 )
             loss = sum(weight * terms[term] for term, weight in losses.items())
-            adam.step(parameters, torch.autograd.grad(loss, parameters, allow_unused=True))
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            adam.step(parameters, gradients, next(rates) if rates else None)
             steps.append({"loss": loss.item(), **{term: terms[term].item() for term in losses}})
         for term, values in history.items():
             values.append(statistics.fmean(step[term] for step in steps))
@@ -210,6 +232,10 @@ def slow_fit(problem, method, *, losses, use_unseen, depth, seed, over=None, ran
     networks = build_networks(
         {"a": D_DESCRIPTOR, "w": D_FEATURE + 1}, hidden=HIDDEN, depth=depth, seed=seed
     )
+    rates = None
+    if method.schedule == "one-cycle":
+        steps = method.max_epochs * -(-len(rows) // method.batch_size)
+        rates = iter(slow_one_cycle(method.learning_rate, steps))
     history, layers = slow_train(
         networks,
         rows,
@@ -220,6 +246,7 @@ def slow_fit(problem, method, *, losses, use_unseen, depth, seed, over=None, ran
         threshold=method.threshold,
         max_epochs=method.max_epochs,
         rate=method.learning_rate,
+        rates=rates,
         spanning=targets.double() if rank is None else principal(targets, rank),
         over=over,
     )

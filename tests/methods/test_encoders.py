@@ -55,6 +55,8 @@ CASES = {
     "depth 3, l2": icis(depth=3, distance="l2", max_epochs=8),
     "depth 4": icis(depth=4, learning_rate=3e-4, max_epochs=15),
     "depth 4, l2, no unseen": icis(depth=4, distance="l2", unseen_descriptors=False, max_epochs=8),
+    "one-cycle": icis(schedule="one-cycle", learning_rate=5e-3, max_epochs=30),
+    "one-cycle, l2": icis(schedule="one-cycle", distance="l2", max_epochs=12),
     "slope stop": icis(slope_threshold=0.03, max_epochs=45),
     "slope stop, l2": icis(distance="l2", slope_threshold=0.03, max_epochs=45),
 }

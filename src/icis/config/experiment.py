@@ -14,7 +14,7 @@ from icis.schema import Strict
 
 Metric = Literal[
     "T1", "U", "S", "H", "entropy", "epochs", "seen_accuracy",
-    "AUSUC", "U_cal", "S_cal", "H_cal", "offset",
+    "AUSUC", "U_cal", "S_cal", "H_cal", "offset", "U_norm", "S_norm", "H_norm", "norm_factor",
     "bias_gap", "to_seen", "norm_ratio",
     "train_loss", "held_out_loss", "held_out_cosine", "held_out_w2a",
 ]  # fmt: skip
@@ -57,13 +57,14 @@ class Table(Strict):
 
 
 NEED_HELD_OUT = {
-    "U_cal", "S_cal", "H_cal", "offset", "held_out_loss", "held_out_cosine", "held_out_w2a",
+    "U_cal", "S_cal", "H_cal", "offset", "U_norm", "S_norm", "H_norm", "norm_factor",
+    "held_out_loss", "held_out_cosine", "held_out_w2a",
 }  # fmt: skip
 """The metrics that come from runs with held-out classes."""
 
 
 class HeldOut(Strict):
-    """Seen classes treated as unseen, for diagnostics and for the offset of calibrated stacking.
+    """Seen classes treated as unseen, for diagnostics and for what calibrates seen against unseen.
 
     Cells are run so if a table that they are in shows one of these metrics.
     """

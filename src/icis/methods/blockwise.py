@@ -72,10 +72,14 @@ class BlockwiseAdam:
     """Adam with betas (0.9, 0.999) and no weight decay over ``Linear`` layers."""
 
     def __init__(self, layers: Iterable[Linear], *, learning_rate: float) -> None:
-        self.learning_rate = learning_rate
         self.layers = [(layer, _blocks(layer.weight.detach())) for layer in layers]
         biases = [layer.bias for layer, _ in self.layers]
         self.biases = torch.optim.Adam(biases, lr=learning_rate, fused=True)
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the learning rate, which a schedule of ``biases`` changes for the weights too."""
+        return float(self.biases.param_groups[0]["lr"])
 
     @torch.no_grad()
     def step(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from icis.errors import IcisError
 from icis.heads import Head
@@ -188,6 +189,16 @@ def _mean_or_zero(row_losses: torch.Tensor) -> torch.Tensor:
     return row_losses.sum() / max(len(row_losses), 1)
 
 
+def one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int) -> LRScheduler:
+    """Return the one-cycle schedule of torch over so many steps, the momentum left as it is.
+
+    Smith & Topin, 2019 (arXiv 1708.07120), as torch has it: from peak/25 up to the peak over 30 %
+    of the steps, then down to peak/250000, both along a cosine.
+    """
+    total = max(steps, 2)  # a cycle of one step would be its end: no rate
+    return OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+
+
 def train(
     model: Reconstruction,
     epochs: Iterable[list[torch.Tensor]],
@@ -195,15 +206,18 @@ def train(
     learning_rate: float,
     max_epochs: int,
     stop: Callable[[list[float]], bool],
+    cycle: int | None = None,
     progress: Progress | None = None,
     watch: Callable[[], Mapping[str, float]] | None = None,
 ) -> dict[str, list[float]]:
     """Train with Adam until the stop says so; return each term's mean over an epoch's batches.
 
-    The entry ``loss`` is the weighted sum, the value that the stop looks at. What ``watch``
-    returns after each epoch is only recorded.
+    The entry ``loss`` is the weighted sum, the value that the stop looks at. ``cycle`` is the
+    number of steps of a one-cycle schedule whose peak is ``learning_rate``; without it the rate is
+    constant. What ``watch`` returns after each epoch is only recorded.
     """
     optimizer = BlockwiseAdam(model.trained_layers(), learning_rate=learning_rate)
+    schedule = None if cycle is None else one_cycle(optimizer.biases, learning_rate, cycle)
     names = ["loss", *model.losses]
     course = Course(model.losses, max_epochs=max_epochs, stop=stop, watch=watch)
     weights = torch.tensor(list(model.losses.values()), device=model.targets.device)
@@ -214,6 +228,8 @@ def train(
             loss = terms @ weights
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            if schedule:
+                schedule.step()
             sums += torch.cat([loss.detach()[None], terms.detach()])
         means = (sums / len(batches)).tolist()
         ended = course.add(dict(zip(names, means, strict=True)))
@@ -238,12 +254,16 @@ def fit_injection(
     networks = build_networks(dims, hidden=method.hidden, depth=objective.depth, seed=seed)
     model = model_of(problem, method, objective, networks.to(device), device)
     assert method.batch_size is not None, "resolve() fills in the data set's batch size"
+    cycle = None
+    if method.schedule == "one-cycle":
+        cycle = method.max_epochs * math.ceil(len(model.descriptors) / method.batch_size)
     history = train(
         model,
         shuffled_epochs(len(model.descriptors), method.batch_size, seed),
         learning_rate=method.learning_rate,
         max_epochs=method.max_epochs,
         stop=SlopeStop(method.threshold),
+        cycle=cycle,
         progress=progress,
         watch=watch_of(model, problem),
     )

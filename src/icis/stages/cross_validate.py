@@ -16,12 +16,14 @@ from icis.datasets.index import load_index
 from icis.datasets.paths import expand
 from icis.datasets.splits import tuning_split_from_lists
 from icis.errors import IcisError
+from icis.features import load_features
 from icis.inputs import input_files
 from icis.methods import InjectionProblem, Method
 from icis.plan import Cell, Plan
 from icis.references import no_such
 from icis.selection import (
     MEASURES,
+    WITH_IMAGES,
     Folds,
     Selected,
     check_criterion,
@@ -32,7 +34,7 @@ from icis.selection import (
 from icis.stages.common import denormals_flushed, pick_device
 from icis.stages.problems import load_problem
 
-DIGITS = {"pseudo_accuracy": 1, "retrieval": 1}
+DIGITS = {"pseudo_accuracy": 1, "retrieval": 1, WITH_IMAGES: 1}
 
 
 def run(
@@ -47,22 +49,25 @@ def run(
     official: bool = False,
     seeds: Sequence[int] = (),
     criterion: str = "pseudo_accuracy",
+    images: bool = False,
     device: str = "auto",
     output: Path | None = None,
 ) -> Selected:
     """Cross-validate methods of the experiment file (by default all), and print their criteria.
 
     Reads the seen heads and descriptors on disk, one head a seed (by default all seeds of the
-    experiment's cells there), and no image. With ``official`` the folds are the validation classes
+    experiment's cells there), and no image; with ``images`` the features of the trainval images,
+    which are of seen classes, judge too. With ``official`` the folds are the validation classes
     of the data set's three tuning splits. ``output`` is a .csv for the values of all folds.
     """
-    check_criterion(criterion)
+    check_criterion(criterion, images=images)
     if output is not None and output.suffix != ".csv":
         raise IcisError(f"{output}: the values of all folds are written as .csv")
     candidates = _candidates(plan, dataset, methods)
     cells = _cells(plan, (dataset, backbone, head, descriptor))
     chosen = seeds or sorted({seed for cell in cells for seed in plan.seeds[cell.key]})
     problems = {seed: _problem(cells[0], seed) for seed in chosen}
+    judges = load_features(layout.features(dataset, backbone)).split("trainval") if images else None
     device = pick_device(device)
     parts: Folds = folds
     if official:
@@ -71,7 +76,9 @@ def run(
     total = len(candidates) * len(problems) * count
     bar = tqdm(total=total, desc="cross-validation", unit="fold", disable=None, leave=False)
     with denormals_flushed(), bar:
-        frame = compare(problems, candidates, folds=parts, device=device, progress=bar.update)
+        frame = compare(
+            problems, candidates, folds=parts, images=judges, device=device, progress=bar.update
+        )
     if output is not None:
         write_text(output, frame.write_csv())
     selected = choose(frame, criterion)
@@ -128,19 +135,22 @@ def _problem(cell: Cell, seed: int) -> InjectionProblem:
 def report(selected: Selected) -> str:
     """Return the criteria of all candidates as a plain table, and the choice."""
     frame = selected.frame
-    found = {name: summaries(frame, name) for name in MEASURES}
+    images = WITH_IMAGES in frame["criterion"]
+    measures = (*MEASURES, WITH_IMAGES) if images else MEASURES
+    found = {name: summaries(frame, name) for name in measures}
     rows = [
-        [name, *(_cell(found[measure].get(name), DIGITS.get(measure, 3)) for measure in MEASURES)]
+        [name, *(_cell(found[measure].get(name), DIGITS.get(measure, 3)) for measure in measures)]
         for name in selected.means
     ]
-    table = tabulate(rows, ["method", *MEASURES], disable_numparse=True)
+    table = tabulate(rows, ["method", *measures], disable_numparse=True)
+    who = "no test image" if images else "no image"
     folds, seeds = frame["fold"].n_unique(), frame["seed"].n_unique()
     others = [name for name in selected.within if name != selected.best]
     near = f"; within one standard error of it: {', '.join(others)}" if others else ""
     return (
         f"{table}\n\n"
         f"Best by {selected.criterion}: {selected.best}{near}.\n"
-        f"Means ± standard errors over {folds} folds of the seen classes x {seeds} seeds; no image "
+        f"Means ± standard errors over {folds} folds of the seen classes x {seeds} seeds; {who} "
         "and no unseen class took part. These are criteria to rank methods by, not accuracies."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from icis.artifacts import (
     write_table,
     write_text,
 )
-from icis.calibration import best_offset, thin
+from icis.calibration import best_factor, best_offset, thin
 from icis.errors import FAILED, IcisError, reason_of
 from icis.evaluation import Evaluation, accuracy, examine
 from icis.features import Features, load_features
@@ -67,14 +68,14 @@ def run(
     images = _Images(plan, cell, shelf)
     heads_path = layout.seen_heads(*cell.key[:3])
     training = shelf.get(read_metadata, heads_path)["training"]
-    offset = _offset(manifest, manifest_path.parent, images.trainval, device)
+    chosen = _calibration(manifest, manifest_path.parent, images.trainval, device)
     failed = dict(manifest["failed"])
     rows: list[MetricRow] = []
     curves, classes = [], []
     for seed, entry in manifest["seeds"].items():
         seen_head = load_seen_head(heads_path, int(seed), shelf=shelf)
         try:
-            found, metrics = _seed(entry, manifest_path.parent, images, seen_head, offset, device)
+            found, metrics = _seed(entry, manifest_path.parent, images, seen_head, chosen, device)
         except Exception as error:  # one row must not take the table with it
             traceback.print_exception(error)
             failed[seed] = {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}
@@ -154,7 +155,7 @@ def _seed(
     folder: Path,
     images: _Images,
     seen_head: Head,
-    offset: float | None,
+    chosen: Mapping[str, float],
     device: str,
 ) -> tuple[Evaluation, dict[str, float]]:
     scorers, about = load_scorers(folder / entry["file"])
@@ -168,8 +169,8 @@ def _seed(
         scorers.get("unseen") or unseen,
         test_seen=test_seen,
         test_unseen=images.test_unseen,
-        offset=offset,
         device=device,
+        **chosen,
     )
     metrics = {**found.metrics, "epochs": float(about["epochs"])}
     metrics["known_classes"] = float(about["known_classes"])
@@ -188,15 +189,16 @@ def _norms(joint: Scorer, unseen: tuple[str, ...]) -> dict[str, float]:
     return {"norm_ratio": float(norms[novel].mean() / norms[seen].mean())}
 
 
-def _offset(
+def _calibration(
     manifest: dict[str, Any], folder: Path, trainval: LabelledFeatures | None, device: str
-) -> float | None:
-    """Return the offset of calibrated stacking, from runs with held-out classes.
+) -> dict[str, float]:
+    """Return what runs with held-out classes choose: ``offset`` and, for linear heads, ``factor``.
 
-    It maximises H on trainval images, the held-out classes playing the unseen ones; the mean over
-    the seeds that were run so. No image of an unseen class and no test image is looked at.
+    Either maximises H on trainval images, the held-out classes playing the unseen ones: the offset
+    of calibrated stacking, as the mean over the seeds that were run so, and the factor of the
+    norm, by the mean H. No image of an unseen class and no test image is looked at.
     """
-    found = []
+    offsets, contests = [], []
     for entry in manifest["held_out"].values():
         if trainval is None:
             break
@@ -214,8 +216,12 @@ def _offset(
             tqdm.write(f"{entry['file']} gives no offset: {error}", file=sys.stderr)
             continue
         assert judged.curve is not None
-        found.append(best_offset(judged.curve))
-    return sum(found) / len(found) if found else None
+        assert judged.contest is not None
+        offsets.append(best_offset(judged.curve))
+        if isinstance(joint, Head):
+            contests.append(judged.contest)
+    chosen = {"offset": sum(offsets) / len(offsets)} if offsets else {}
+    return chosen | ({"factor": best_factor(contests)} if contests else {})
 
 
 def _metadata(
