@@ -20,7 +20,7 @@ from icis.artifacts import (
     write_json,
     write_table,
 )
-from icis.errors import IcisError, reason_of
+from icis.errors import DiskError, IcisError, reason_of
 from icis.holdout import held_out_cosine
 from icis.inputs import input_files
 from icis.methods import Injection, InjectionProblem
@@ -94,6 +94,8 @@ class _Maker:
             try:
                 problem = self._problem(seed)
                 made["seeds"][str(seed)] = self._make(problem, seed, f"seed-{seed}")
+            except DiskError:
+                raise
             except Exception as error:  # one row must not take the table with it
                 made["failed"][str(seed)] = self._failure(error, seed)
                 continue
@@ -102,6 +104,8 @@ class _Maker:
                     reduced = held_out_problem(problem, held_out[seed], seed)
                     entry = self._make(reduced, seed, f"{HELD_OUT}{seed}")
                     made["held_out"][str(seed)] = entry
+                except DiskError:
+                    raise
                 except Exception as error:  # diagnostics only: the cell has its numbers
                     told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
                     tqdm.write(told, file=sys.stderr)
