@@ -74,13 +74,13 @@ class Project:
         self.folder, self.hosts = folder, hosts
         write(folder, whole())
 
-    def run(self, **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run the whole experiment."""
-        return snakemake(self.folder, *SIZE, **self.hosts, **changes)
+        return snakemake(self.folder, *arguments, *SIZE, **self.hosts, **changes)
 
-    def completes(self, **changes: str) -> str:
+    def completes(self, *arguments: str, **changes: str) -> str:
         """Run the whole experiment, which must end well; return what it said."""
-        done = self.run(**changes)
+        done = self.run(*arguments, **changes)
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
         return said

@@ -25,10 +25,11 @@ def seal(path: Path, *others: Path) -> None:
 
 
 def damaged(path: Path) -> list[Path]:
-    """Return the files of an artifact that are lost or are not what was sealed.
+    """Return the files of an artifact that are not what was sealed.
 
-    None where the artifact is not there at all, or has no seal: it was not made here. A seal that
-    cannot be read vouches for nothing: then the artifact itself is what is returned.
+    Files that are absent are not judged (what was made of them outlives them), nor is an artifact
+    without a seal, as one of an earlier version. A seal that cannot be read vouches for nothing:
+    then the artifact itself is what is returned.
     """
     if not path.exists():
         return []
@@ -41,7 +42,7 @@ def damaged(path: Path) -> list[Path]:
         return []
     except (OSError, ValueError):
         return [path]
-    bad = [file for file, sha256 in sealed.items() if differs(file, sha256)]
+    bad = [file for file, sha256 in sealed.items() if file.exists() and differs(file, sha256)]
     return bad if path in sealed else [*bad, path]
 
 

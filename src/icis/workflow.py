@@ -144,6 +144,7 @@ class Workflow:
 
     def cell_records(self, _: Wildcards = None) -> list[Path]:
         """Return the records of all batches."""
+        self._mend_artifact(layout.metrics(self.name))
         return self._records(self.batches.all.values())
 
     def _records(self, batches: Iterable[Batch]) -> list[Path]:
@@ -182,7 +183,7 @@ class Workflow:
         bad = [file for each in self._unseen([path]) for file in damaged(each)]
         if bad:
             names = ", ".join(map(str, bad))
-            print(f"missing or damaged, and made anew: {names}", file=sys.stderr)
+            print(f"damaged, and made anew: {names}", file=sys.stderr)
             self._again([path], bad)
 
     def _unseen(self, paths: Iterable[Path]) -> set[Path]:
