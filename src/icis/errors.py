@@ -7,6 +7,7 @@ from pathlib import Path
 
 FAILED = "failed"
 """The metric of a (cell, seed) that failed; it has no other."""
+AGAIN = "then run the same command again: what is done is kept"
 
 
 class IcisError(Exception):
@@ -22,20 +23,21 @@ class DiskError(IcisError):
     """A disk that is full or cannot be written to: no fault of the method at work."""
 
 
+def read_only(where: object) -> DiskError:
+    """Return the error of a place that cannot be written to."""
+    return DiskError(f"{where}: the disk or folder is read-only; make it writable, {AGAIN}")
+
+
 def disk_error(error: Exception, place: Path | None = None) -> DiskError | None:
     """Return an error in words if it is that of a disk that is full or read-only."""
     number = error.errno if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or place or "a file could not be written"
     said = str(error)  # safetensors gives the system's number in its text alone
     if number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in said:
-        trouble, step = "no space is left on the disk", "make room"
-    elif number == errno.EROFS or f"(os error {errno.EROFS})" in said:
-        trouble, step = "the disk or folder is read-only", "make it writable"
-    else:
-        return None
-    return DiskError(
-        f"{where}: {trouble}; {step}, then run the same command again: what is done is kept"
-    )
+        return DiskError(f"{where}: no space is left on the disk; make room, {AGAIN}")
+    if number == errno.EROFS or f"(os error {errno.EROFS})" in said:
+        return read_only(where)
+    return None
 
 
 @contextmanager
