@@ -10,8 +10,14 @@ from typing import TextIO
 from icis.errors import IcisError, explaining_disk, read_only
 
 LOCK = Path(".snakemake/icis/run.lock")
-WRITTEN = (".snakemake", "data", "results", "logs")
 _held: list[TextIO] = []
+
+
+def require_writable(*folders: str) -> None:
+    """Refuse folders that cannot be written to; those that are yet to be made lie in this one."""
+    for folder in folders:
+        if not os.access(folder if Path(folder).exists() else ".", os.W_OK):
+            raise read_only(folder)
 
 
 def hold() -> None:
@@ -21,9 +27,7 @@ def hold() -> None:
     """
     if _held:
         return
-    for name in WRITTEN:
-        if not os.access(name if Path(name).exists() else ".", os.W_OK):
-            raise read_only(name)
+    require_writable("data", "results", "logs")
     with explaining_disk(LOCK):
         LOCK.parent.mkdir(parents=True, exist_ok=True)
         file = LOCK.open("a+")

@@ -57,6 +57,7 @@ class Workflow:
         self._judged = False
         self.name = self.plan.experiment.name
         self.file = layout.resolved(self.name)
+        runlock.require_writable(".snakemake")  # Snakemake would end in a traceback
         text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
         if not self.file.is_file() or self.file.read_text() != text:
             write_text(self.file, text)
