@@ -1,10 +1,17 @@
 """Shared fixtures."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.faults import Project
 
 # beside other work on the cores, two threads are many times slower than one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,3 +40,15 @@ def dot() -> str:
     if found is None:
         lacking("graphviz is not installed (scripts/system-packages)")
     return str(found)
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Run the small experiment of all stages undisturbed; its host stays for other runs of it."""
+    from tests.faults import Project, host
+
+    folder = tmp_path_factory.mktemp("faults")
+    with host(folder) as hosts:
+        project = Project(folder / "calm", hosts)
+        project.completes()
+        yield project

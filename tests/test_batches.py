@@ -138,7 +138,7 @@ def test_a_record_that_cannot_be_read_is_damaged(tmp_path, text):
 def test_a_record_names_what_is_missing_or_differs(tmp_path):
     record, file, head = tmp_path / "0.json", tmp_path / "file", tmp_path / "head"
     file.write_text("x")
-    record.write_text(json.dumps({"files": {str(file): "0" * 64}, "heads": [str(head)]}))
+    record.write_text(json.dumps({"files": {str(file): "0" * 64, str(head): "0" * 64}}))
     assert damage(record) == [file, head]
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from icis.errors import IcisError
+from icis.errors import IcisError, explaining_disk
 
 METADATA_KEY = b"icis"
 LIBRARIES = ("icis", "numpy", "pillow", "polars", "pyarrow", "scipy", "timm", "torch")
@@ -28,16 +28,20 @@ LIBRARIES = ("icis", "numpy", "pillow", "polars", "pyarrow", "scipy", "timm", "t
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it into place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a temporary path beside ``path``; rename it into place when the block ends well.
+
+    Raises DiskError where there is no room for it or it may not be written.
+    """
+    with explaining_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from icis.artifacts import file_sha256, write_json
 from icis.errors import IcisError
 from icis.plan import Cell, Plan
 from icis.references import no_such
+from icis.seals import differs
 
 CELLS_PER_JOB = 8
 Place = tuple[str, str, str, str]
@@ -87,9 +88,9 @@ class Batches:
 
 
 def write_record(path: Path, plan: Plan, cells: Iterable[Cell]) -> None:
-    """Record the files of some cells: of the small ones the hash, of the heads that they exist."""
+    """Record the hashes of all files of some cells."""
     name = plan.experiment.name
-    files, heads = {}, []
+    files: dict[str, str] = {}
     for cell in cells:
         manifest = layout.injection(name, *cell.key)
         own = (layout.cell_metrics, layout.curves, layout.classes)
@@ -97,8 +98,10 @@ def write_record(path: Path, plan: Plan, cells: Iterable[Cell]) -> None:
             files[str(file)] = file_sha256(file)
         made = json.loads(manifest.read_text())
         for each in (*made["seeds"].values(), *made["held_out"].values()):
-            heads.append(str(manifest.parent / each["file"]))
-    write_json(path, {"files": files, "heads": heads})
+            head = manifest.parent / each["file"]
+            history = layout.history(head)
+            files |= {str(head): each["sha256"], str(history): file_sha256(history)}
+    write_json(path, {"files": files})
 
 
 def damage(record: Path) -> list[Path] | None:
@@ -108,17 +111,9 @@ def damage(record: Path) -> list[Path] | None:
     """
     try:
         found = json.loads(record.read_bytes())
-        files, heads = found["files"].items(), found["heads"]
+        files = found["files"].items()
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [record]
-    bad = [Path(file) for file, sha256 in files if _sha256(Path(file)) != sha256]
-    return bad + [Path(head) for head in heads if not Path(head).is_file()]
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except IcisError:
-        return ""
+    return [Path(file) for file, sha256 in files if differs(Path(file), sha256)]

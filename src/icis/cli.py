@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icis.errors import IcisError
+from icis.errors import IcisError, disk_error
 from icis.fetching.command import data_app
 from icis.tracking_command import track_app
 from icis.versions.command import compare, pull
@@ -429,6 +429,9 @@ def main() -> None:
     """Run the command line; a problem that the user can mend is one message and exit status 2."""
     try:
         app()
-    except IcisError as error:
-        typer.echo(f"icis: {error}", err=True)
+    except Exception as error:
+        told = error if isinstance(error, IcisError) else disk_error(error)
+        if told is None:
+            raise
+        typer.echo(f"icis: {told}", err=True)
         sys.exit(2)

@@ -33,6 +33,7 @@ NEUTRAL = frozenset(
         "icis.methods",
         "icis.plan",
         "icis.schema",
+        "icis.seals",
         "icis.stages",
     }
 )

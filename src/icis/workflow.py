@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ from icis.errors import ConfigError, IcisError
 from icis.inputs import input_files
 from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
+from icis.seals import damaged
 from icis.tracked import failures, pending, waiting
 from icis.versions.fresh import to_force
 
@@ -55,6 +57,7 @@ class Workflow:
         self._judged = False
         self.name = self.plan.experiment.name
         self.file = layout.resolved(self.name)
+        runlock.require_writable(".snakemake")  # Snakemake would end in a traceback
         text = json.dumps(self.plan.experiment.identity(), indent=2) + "\n"
         if not self.file.is_file() or self.file.read_text() != text:
             write_text(self.file, text)
@@ -75,12 +78,14 @@ class Workflow:
     def index_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files that an index is read from."""
         dataset = wildcards.dataset
+        self._mend_artifact(layout.index(dataset))
         return _there(lambda: self.plan.files.index(dataset), layout.index(dataset))
 
     def describe_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return a descriptor's file, and that of its rows' names."""
         dataset, descriptor = wildcards.dataset, wildcards.descriptor
         data = self.plan.dataset(dataset)
+        self._mend_artifact(layout.descriptors(dataset, descriptor))
         files = _there(
             lambda: self.plan.files.descriptor(dataset, descriptor),
             layout.descriptors(dataset, descriptor),
@@ -91,6 +96,7 @@ class Workflow:
     def extract_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the features file given, or images and weights, or the backbone trained."""
         dataset, backbone = wildcards.dataset, wildcards.backbone
+        self._mend_artifact(layout.features(dataset, backbone))
         files = _there(
             lambda: self.plan.files.features(dataset, backbone), layout.features(dataset, backbone)
         )
@@ -101,6 +107,7 @@ class Workflow:
     def finetune_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return images and starting weights."""
         dataset, backbone = wildcards.dataset, wildcards.backbone
+        self._mend_artifact(layout.backbone(dataset, backbone) / "trained.json")
         return _there(
             lambda: self.plan.files.features(dataset, backbone),
             layout.backbone(dataset, backbone) / "trained.json",
@@ -109,6 +116,7 @@ class Workflow:
     def describe_head_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files of a given head's classes and of their descriptors."""
         head, descriptor = wildcards.head, wildcards.descriptor
+        self._mend_artifact(layout.head_descriptors(head, descriptor))
         return _there(
             lambda: [
                 *self.plan.files.heads_of(head, ""),
@@ -120,6 +128,7 @@ class Workflow:
     def train_head_inputs(self, wildcards: Wildcards) -> list[Path]:
         """Return the files of a given head; none for one that is trained here."""
         w = wildcards
+        self._mend_artifact(layout.seen_heads(w.dataset, w.backbone, w.head))
         return _there(
             lambda: self.plan.files.heads_of(w.head, w.backbone),
             layout.seen_heads(w.dataset, w.backbone, w.head),
@@ -141,6 +150,7 @@ class Workflow:
 
     def cell_records(self, _: Wildcards = None) -> list[Path]:
         """Return the records of all batches."""
+        self._mend_artifact(layout.metrics(self.name))
         return self._records(self.batches.all.values())
 
     def _records(self, batches: Iterable[Batch]) -> list[Path]:
@@ -155,14 +165,12 @@ class Workflow:
         is asked when it first asks for them. A run also takes damaged files away, for the job to
         make them anew; whatever else looks on (a dry run, a report) removes nothing.
         """
-        records = {self.batches.record(each) for each in batches} - self._looked_at
-        self._looked_at |= records
-        if not records or self.snakemake is None or not self.snakemake.is_main_process:
+        records = sorted(self._unseen(self.batches.record(each) for each in batches))
+        if not records:
             return
         self._force_stale()
-        bad = {record: damage(record) for record in sorted(records)}
-        again = [str(record) for record, files in bad.items() if files != []]
-        self.snakemake.dag.forcefiles.update(again)  # as --forcerun does
+        with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+            bad = dict(zip(records, pool.map(damage, records), strict=True))
         lost = [file for files in bad.values() for file in files or ()]
         if lost:
             print(
@@ -171,9 +179,33 @@ class Workflow:
                 "these anew",
                 file=sys.stderr,
             )
-        if lost and is_run(self.snakemake):
+        self._again((record for record, files in bad.items() if files != []), lost)
+
+    def _mend_artifact(self, path: Path) -> None:
+        """Let the job of an artifact run again whose files are not those that it sealed.
+
+        Asked when Snakemake asks for the job's inputs: it looks at file times, not into files.
+        """
+        bad = [file for each in self._unseen([path]) for file in damaged(each)]
+        if bad:
+            names = ", ".join(map(str, bad))
+            print(f"damaged, and made anew: {names}", file=sys.stderr)
+            self._again([path], bad)
+
+    def _unseen(self, paths: Iterable[Path]) -> set[Path]:
+        """Return the paths that were not asked for before, in the process that plans the jobs."""
+        if self.snakemake is None or not self.snakemake.is_main_process:
+            return set()
+        new = set(paths) - self._looked_at
+        self._looked_at |= new
+        return new
+
+    def _again(self, outputs: Iterable[Path], bad: list[Path]) -> None:
+        """Let the jobs of some outputs run, as --forcerun does; a run removes the bad files."""
+        self.snakemake.dag.forcefiles.update(map(str, outputs))
+        if bad and is_run(self.snakemake):
             runlock.hold()  # another run may be at work on them
-            for file in lost:
+            for file in bad:
                 file.unlink(missing_ok=True)
 
     def _force_stale(self) -> None:

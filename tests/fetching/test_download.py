@@ -450,7 +450,9 @@ def test_a_disk_that_gets_full_leaves_no_file_taken_for_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        with pytest.raises(IcisError, match=r"the disk of data/downloads/s is full; make room"):
+        with pytest.raises(
+            IcisError, match=r"data/downloads/s: no space is left on the disk; make room"
+        ):
             get(place)
     assert not TARGET.exists()
     get(place)

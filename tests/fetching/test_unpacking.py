@@ -315,7 +315,7 @@ def test_a_disk_that_gets_full(monkeypatch: pytest.MonkeyPatch) -> None:
     OUT.mkdir()
     work = Unpacking(OUT, most_bytes=10**6, progress=False)
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(IcisError, match="the disk of out is full") as caught:
+    with pytest.raises(IcisError, match="no space is left on the disk; make room") as caught:
         work.add(Path("x.tar.gz"))
     assert not isinstance(caught.value, BadArchiveError)
 

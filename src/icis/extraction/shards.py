@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +66,7 @@ class Shards:
         names = self._names(shard)
         require_finite(vectors, "features", names)
         table = pa.table({"image": names, "vector": vector_column(vectors)})
-        with full_disk_named(self.folder):
-            write_table(self.path(shard), table, {"key": self.key, **about})
+        write_table(self.path(shard), table, {"key": self.key, **about})
 
     def read(self, shard: int) -> NDArray[np.float32]:
         """Return a shard's vectors [rows, D]; IcisError where it is damaged or another's."""
@@ -87,19 +84,6 @@ class Shards:
     def _names(self, shard: int) -> list[str]:
         rows = self.rows(shard)
         return list(self.names[rows.start : rows.stop])
-
-
-@contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
-    """Raise an IcisError in place of the operating system's where there is no room left."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise IcisError(
-            f"{folder}: no space is left on the disk; make room and run again: what is done is kept"
-        ) from error
 
 
 def model_hash(model: torch.nn.Module) -> str:

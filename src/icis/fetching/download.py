@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from icis.errors import IcisError
+from icis.errors import IcisError, explaining_disk
 from icis.fetching.catalogue import SourceFile
 from icis.fetching.first_seen import FirstSeen
 from icis.fetching.hashing import CHUNK, Digest, bar, digest
-from icis.fetching.space import explaining_full_disk, require_space
+from icis.fetching.space import require_space
 from icis.fetching.transfer import OriginError, Part, Patience, Transfer, WrongFileError
 
 MIRROR = "ICIS_MIRROR"
@@ -71,7 +71,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     fetch = _Fetch(file, Part(target), ledger, room, patience, progress)
     problems, wrong = list[str](), False
-    with explaining_full_disk(target.parent):
+    with explaining_disk(target.parent):
         if target.exists():
             found = digest(target, progress=progress)
             if not fetch.problem(found):

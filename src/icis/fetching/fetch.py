@@ -16,14 +16,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icis import layout
-from icis.errors import IcisError
+from icis.errors import IcisError, explaining_disk
 from icis.fetching.catalogue import Source, read_catalogue
 from icis.fetching.download import Downloaded, download, origins
 from icis.fetching.first_seen import FirstSeen
 from icis.fetching.hashing import Digest
 from icis.fetching.manifests import write_manifest
 from icis.fetching.receipts import Receipt, make_receipt, read_receipt, write_receipt
-from icis.fetching.space import explaining_full_disk, in_words, require_space
+from icis.fetching.space import in_words, require_space
 from icis.fetching.transfer import Part
 from icis.fetching.unpacking import BadArchiveError, Member, Unpacking, bound
 
@@ -73,7 +73,7 @@ def fetch(
             return Fetched(receipt)
         files = _download_all(source_name, source, ledger, say, progress)
         digests = {name: file.digest for name, file in files.items()}
-        with explaining_full_disk(layout.fetched(source_name).parent):
+        with explaining_disk(layout.fetched(source_name).parent):
             members = _unpack_all(source_name, source, digests, ledger, progress)
             receipt = make_receipt(source_name, source, digests, members)
             # only now: a file that cannot be unpacked must not become what others are held to

@@ -1,16 +1,11 @@
-"""Room on the disk: asked for before work begins, explained where it runs out on the way."""
+"""Room on the disk: asked for before work begins."""
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from icis.errors import IcisError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def in_words(size: int) -> str:
@@ -32,17 +27,3 @@ def require_space(folder: Path, needed: int, what: str) -> None:
             f"{what} needs {in_words(needed)}, but the disk of {folder} has only "
             f"{in_words(free)} left; make room, or let data/ be a link to a folder on another disk"
         )
-
-
-@contextmanager
-def explaining_full_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" while writing into words."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise IcisError(
-            f"the disk of {folder} is full; make room, or let data/ be a link to a folder on "
-            "another disk, then run the same command again (it goes on where it stopped)"
-        ) from error

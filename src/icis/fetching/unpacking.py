@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
-from icis.errors import IcisError
+from icis.errors import IcisError, explaining_disk
 from icis.fetching.hashing import CHUNK, bar
-from icis.fetching.space import explaining_full_disk, require_space
+from icis.fetching.space import require_space
 
 MOST_FILES = 1_000_000
 """Files that a source may hold; ImageNet's training set has 1.3 million, no set here a tenth."""
@@ -94,7 +94,7 @@ class Unpacking:
             The disk is too small or full.
         """
         self._archive, self._earlier = archive, frozenset(self.members)
-        with _explaining(archive), explaining_full_disk(self.folder):
+        with _explaining(archive), explaining_disk(self.folder):
             if archive.name.endswith(".zip"):
                 self._add_zip(archive)
             else:

@@ -10,6 +10,7 @@ from icis.cell_results import cell_rows
 from icis.plan import Plan
 from icis.results import headline
 from icis.rows import ORDER
+from icis.seals import seal
 from icis.versions.record import record
 
 
@@ -30,3 +31,4 @@ def run(plan: Plan) -> None:
     metadata |= record(plan)
     write_table(layout.metrics(name), metrics, metadata)
     write_json(layout.headline(name), headline(metrics, plan))
+    seal(layout.metrics(name), layout.headline(name))

@@ -16,6 +16,7 @@ from icis.datasets.paths import expand
 from icis.describing.sources import read_source
 from icis.errors import IcisError
 from icis.plan import Plan
+from icis.seals import seal
 from icis.stages.common import image_source, images_config
 
 
@@ -53,6 +54,7 @@ def run(plan: Plan, dataset: str, descriptor: str, *, device: str = "cpu") -> No
         **facts,
     )
     write_table(layout.descriptors(dataset, descriptor), descriptor_table(found), metadata)
+    seal(layout.descriptors(dataset, descriptor))
 
 
 def descriptor_table(found: Descriptors) -> pa.Table:

@@ -8,6 +8,7 @@ from icis.datasets.index import Classes
 from icis.describing.sources import read_source
 from icis.given_heads import head_classes
 from icis.plan import Plan
+from icis.seals import seal
 from icis.stages.describe import descriptor_table
 
 
@@ -29,3 +30,4 @@ def run(plan: Plan, head: str, descriptor: str, *, device: str = "cpu") -> None:
         **facts,
     )
     write_table(layout.head_descriptors(head, descriptor), descriptor_table(found), metadata)
+    seal(layout.head_descriptors(head, descriptor))

@@ -22,7 +22,7 @@ from icis.artifacts import (
     write_text,
 )
 from icis.calibration import best_factor, best_offset, thin
-from icis.errors import FAILED, IcisError, reason_of
+from icis.errors import FAILED, DiskError, IcisError, reason_of
 from icis.evaluation import Evaluation, accuracy, examine
 from icis.features import Features, load_features
 from icis.heads import Head
@@ -76,6 +76,8 @@ def run(
         seen_head = load_seen_head(heads_path, int(seed), shelf=shelf)
         try:
             found, metrics = _seed(entry, manifest_path.parent, images, seen_head, chosen, device)
+        except DiskError:
+            raise
         except Exception as error:  # one row must not take the table with it
             traceback.print_exception(error)
             failed[seed] = {"reason": f"seed {seed}: {reason_of(error)}", "log": str(log)}

@@ -31,6 +31,7 @@ from icis.datasets.paths import expand
 from icis.datasets.xlsa17 import read_features
 from icis.plan import Plan
 from icis.schema import canonical_hash
+from icis.seals import seal
 from icis.stages.common import device_name, image_source, only_one
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def run(
             **facts,
         )
         _write(layout.features(dataset, backbone), index.frame, blocks, metadata)
+        seal(layout.features(dataset, backbone))
 
     if isinstance(data, Xlsa17Dataset) and backbone in data.features:
         inputs["features"] = expand(data.features[backbone])
@@ -178,13 +180,11 @@ def _open(
 
 def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, Any]) -> None:
     """Write block after block, so that memory does not grow with the number of images."""
-    from icis.extraction.shards import full_disk_named
-
     names = rows["image"].to_list()
     columns = rows.select("image", "class", "split").to_arrow()
     columns = columns.cast(pa.schema([(each, pa.string()) for each in columns.column_names]))
     done, writer = 0, None
-    with full_disk_named(path.parent), atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         try:
             for block in blocks:
                 require_finite(block, f"{path}: features", names[done : done + len(block)])

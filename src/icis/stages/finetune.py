@@ -19,7 +19,10 @@ from icis.errors import IcisError
 from icis.finetuning import TrainedBackbone, save_backbone, train_backbone
 from icis.plan import Plan
 from icis.schema import canonical_hash
+from icis.seals import seal
 from icis.stages.common import device_name, epochs_bar, image_source, only_one, pick_device
+
+FILES = ("config.json", "model.safetensors", "history.parquet")
 
 
 def run(plan: Plan, dataset: str, backbone: str, *, workers: int = 0, device: str = "auto") -> None:
@@ -47,6 +50,7 @@ def run(plan: Plan, dataset: str, backbone: str, *, workers: int = 0, device: st
             trained = _train(plan, dataset, backbone, recipe, workers, device, partial / key)
             about |= {"key": key, "device": device_name(device)}
             _write(trained, folder, layout.index(dataset), recipe, start, about)
+        seal(folder / "trained.json", *(folder / name for name in FILES))
         shutil.rmtree(partial, ignore_errors=True)  # of other configurations too
 
 
@@ -109,9 +113,6 @@ def _write(
         **about,
         "selection": f"{recipe.selection} (epoch {trained.epoch} of {recipe.epochs})",
         "sources": metadata["sources"],
-        "files": {
-            name: file_sha256(folder / name)
-            for name in ("config.json", "model.safetensors", "history.parquet")
-        },
+        "files": {name: file_sha256(folder / name) for name in FILES},
     }
     write_json(folder / "trained.json", finished)

@@ -13,6 +13,7 @@ from icis.datasets.index import Classes
 from icis.given_heads import head_classes, read_arrays, to_head, without
 from icis.heads import check_dim
 from icis.plan import Plan
+from icis.seals import seal
 from icis.seen_heads import ANY_SEED, head_table
 
 
@@ -50,6 +51,7 @@ def run(plan: Plan, dataset: str, backbone: str, head: str) -> None:
         training={ANY_SEED: {"selection": selection}},
     )
     write_table(layout.seen_heads(dataset, backbone, head), head_table(kept, None), metadata)
+    seal(layout.seen_heads(dataset, backbone, head))
 
 
 def _classifier(plan: Plan, dataset: str, backbone: str) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from icis.datasets.imagenet import read_imagenet
 from icis.datasets.images import read_images
 from icis.datasets.xlsa17 import read_xlsa17
 from icis.plan import Plan
+from icis.seals import seal
 from icis.stages.common import images_config
 
 
@@ -34,3 +35,4 @@ def run(plan: Plan, dataset: str) -> None:
         **facts,
     )
     write_table(layout.index(dataset), index.frame, metadata)
+    seal(layout.index(dataset))

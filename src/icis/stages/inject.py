@@ -23,7 +23,7 @@ from icis.artifacts import (
     write_json,
     write_table,
 )
-from icis.errors import IcisError, reason_of
+from icis.errors import DiskError, IcisError, reason_of
 from icis.holdout import held_out_cosine
 from icis.inputs import input_files
 from icis.methods import Injection, InjectionProblem
@@ -128,6 +128,8 @@ def _inject_many(jobs: Sequence[tuple[_Maker, _Job]], device: str) -> None:
             if isinstance(result, Exception):
                 raise result
             maker.save(job, result)
+        except DiskError:
+            raise
         except Exception as error:
             maker.failures[job.path] = error
 
@@ -188,12 +190,16 @@ class _Maker:
         try:
             problem = self._problem(seed)
             entries = {"seeds": self._make(self._job(problem, seed))}
+        except DiskError:
+            raise
         except Exception as error:  # one row must not take the table with it
             return {"failed": self._failure(error, seed)}
         try:
             held_out = self._held_out(problem, seed)
             if held_out is not None:
                 entries["held_out"] = self._make(held_out)
+        except DiskError:
+            raise
         except Exception as error:  # diagnostics only: the cell has its numbers
             told = f"seed {seed}: no diagnostics on held-out classes: {reason_of(error)}"
             tqdm.write(told, file=sys.stderr)

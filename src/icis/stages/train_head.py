@@ -23,6 +23,7 @@ from icis.features import Features, load_features
 from icis.metrics import LabelledFeatures
 from icis.plan import Plan
 from icis.schema import canonical_hash
+from icis.seals import damaged, seal
 from icis.seen_heads import head_table
 from icis.seen_programs import train_seen_heads
 from icis.stages.common import (
@@ -72,11 +73,14 @@ def run(plan: Plan, dataset: str, backbone: str, head: str, *, device: str = "au
         training=seeds,
     )
     write_table(output, pa.concat_tables(tables), metadata)
+    seal(output)
 
 
 def _is_done(part: Path, key: str) -> bool:
     try:
-        return bool(read_metadata(part)["key"] == key and len(read_table(part)))
+        return bool(
+            read_metadata(part)["key"] == key and len(read_table(part)) and not damaged(part)
+        )
     except IcisError:  # absent or damaged: made again
         return False
 
@@ -137,6 +141,7 @@ def _write(part: Path, trained: TrainedHead, recipe: SeenHead, seed: int, key: s
         "selection_accuracy": trained.selection_accuracy,
     }
     write_table(part, head_table(trained.head, seed), {"key": key, "training": training})
+    seal(part)
 
 
 def describe_selection(trained: TrainedHead, selection: str, epochs: int) -> str:
