@@ -71,24 +71,32 @@ def make_inputs(plan: Plan) -> None:
     seen = tuple(f"s{n}" for n in range(SEEN))
     unseen = tuple(f"u{n}" for n in range(UNSEEN))
     classes = {"names": [*seen, *unseen], "is_seen": [True] * SEEN + [False] * UNSEEN}
-    about = {"sources": {"made": "0" * 64}, "split_version": "made", "classes": classes,
-             "backbone_selection": "none"}  # fmt: skip
+    common = {"sources": {"made": "0" * 64}, "split_version": "made", "classes": classes,
+              "backbone_selection": "none"}  # fmt: skip
+    dataset, backbone, recipe, descriptor, _ = next(iter(plan.cells))
+
+    def about(fingerprint: str, **facts: Any) -> dict[str, Any]:
+        return {**common, "fingerprint": fingerprint, **facts}  # else it would count as stale
+
     splits = (("trainval", seen), ("test_seen", seen), ("test_unseen", unseen))
     rows = [(f"{split}-{name}-{n}", name, split)
             for split, names in splits for name in names for n in range(IMAGES)]  # fmt: skip
     frame = pl.DataFrame(rows, schema=["image", "class", "split"], orient="row").to_arrow()
-    write_table(layout.index("made"), frame, about)
+    write_table(layout.index(dataset), frame, about(plan.index_fingerprint(dataset)))
     vectors = np.abs(rng.normal(size=(SEEN + UNSEEN, COMPONENTS))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     columns = {"id": range(SEEN + UNSEEN), "class": classes["names"], "seen": classes["is_seen"]}
     described = pl.DataFrame(columns).to_arrow().append_column("vector", vector_column(vectors))
-    write_table(layout.descriptors("made", "att"), described, about)
+    made = about(plan.descriptor_fingerprint(dataset, descriptor))
+    write_table(layout.descriptors(dataset, descriptor), described, made)
     pictures = vector_column(rng.normal(size=(len(rows), WIDTH)).astype(np.float32))
-    write_table(layout.features("made", "net"), frame.append_column("vector", pictures), about)
+    made = about(plan.features_fingerprint(dataset, backbone))
+    write_table(layout.features(dataset, backbone), frame.append_column("vector", pictures), made)
     weight = torch.from_numpy(rng.normal(size=(SEEN, WIDTH)).astype(np.float32))
-    training = {"training": {"0": {"epoch": 1, "selection": "last of 1 epochs"}}}
+    training = {"0": {"epoch": 1, "selection": "last of 1 epochs"}}
     head = head_table(Head(weight, torch.zeros(SEEN), seen), 0)
-    write_table(layout.seen_heads(*next(iter(plan.cells))[:3]), head, about | training)
+    made = about(plan.head_fingerprint(dataset, recipe), training=training)
+    write_table(layout.seen_heads(dataset, backbone, recipe), head, made)
 
 
 def snakemake(*arguments: str, size: int) -> tuple[float, float]:

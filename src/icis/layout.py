@@ -171,6 +171,11 @@ def resolved(experiment: str) -> Path:
     return Path(".snakemake/icis") / f"{experiment}.json"
 
 
+def code_facts() -> Path:
+    """Return what was found of the package's modules, so that they are parsed once."""
+    return Path(".snakemake/icis/code.json")
+
+
 def log(experiment: str, step: str, *names: str) -> Path:
     """Return a rule's log file."""
     return Path("logs") / experiment / step / f"{'/'.join(names) or step}.log"
