@@ -34,20 +34,21 @@ from icis.plan import Plan
 from icis.seen_heads import head_table
 
 ROOT = Path(__file__).parent.parent
-ROWS = 1000
-"""Of a table, at most."""
+ROWS, SMALL = 1000, 20
+"""Of the tables that hold all cells, at most; of the one that is made."""
 SEEN, UNSEEN, WIDTH, COMPONENTS, IMAGES = 40, 10, 64, 16, 5
 
 
 LINES = {
     "dry_run": "dry run of a fresh experiment", "nothing_to_do": "nothing to do",
     "compute": "compute all cells", "collect": "collect metrics",
-    "table": "a table of at most 1,000 rows", "track": "log in MLflow",
+    "table": "a table of 20 rows, a figure", "track": "log in MLflow",
 }  # fmt: skip
 
 
 def experiment(cells: int) -> dict[str, Any]:
     """Return an experiment of that many cells: one data set, one head, WAvg with many etas."""
+    where = {"datasets": ["made"], "backbones": ["net"], "heads": ["last"], "descriptors": ["att"]}
     methods = {f"w{n}": {"method": "wavg", "eta": 1 + n * 1e-4} for n in range(cells)}
     return {
         "name": "scale", "seeds": 1,
@@ -57,10 +58,9 @@ def experiment(cells: int) -> dict[str, Any]:
         "heads": {"last": {"epochs": 1}},
         "methods": methods,
         "tables": {
-            f"part{start // ROWS}": {
-                "datasets": ["made"], "backbones": ["net"], "heads": ["last"],
-                "descriptors": ["att"], "methods": list(methods)[start : start + ROWS],
-            } for start in range(0, cells, ROWS)
+            "small": {**where, "methods": list(methods)[:SMALL]},
+            **{f"part{start // ROWS}": {**where, "methods": list(methods)[start : start + ROWS]}
+               for start in range(0, cells, ROWS)},
         },
     }  # fmt: skip
 
@@ -99,16 +99,21 @@ def make_inputs(plan: Plan) -> None:
     write_table(layout.seen_heads(dataset, backbone, recipe), head, made)
 
 
-def snakemake(*arguments: str, size: int) -> tuple[float, float]:
-    """Run Snakemake in the current folder and return the seconds that it took: wall, CPU."""
-    command = [
-        sys.executable, "-m", "snakemake", *arguments, "--cores", "all", "--quiet", "all",
+def snakemake(*arguments: str, size: int) -> list[str]:
+    """Return the arguments of a Python that runs Snakemake in the current folder."""
+    return [
+        "-m", "snakemake", *arguments, "--cores", "all", "--quiet", "all",
         "--snakefile", str(ROOT / "Snakefile"), "--configfile", "experiment.json",
         "--config", f"cells-per-job={size}",
     ]  # fmt: skip
+
+
+def timed(arguments: list[str]) -> tuple[float, float]:
+    """Run this Python with arguments and return the seconds that it took: wall, CPU."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
     began, before = time.perf_counter(), os.times()
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
@@ -133,15 +138,16 @@ def measure(cells: int, *, size: int, track: bool) -> dict[str, Any]:
     found["plan"] = time.perf_counter() - began
     make_inputs(plan)
     steps = {
-        "dry_run": ("all_cells", "--dry-run"),
-        "compute": ("all_cells",),
-        "nothing_to_do": ("all_cells",),
-        "collect": (str(layout.metrics("scale")),),
-        "table": (str(layout.complete("scale", "part0")),),
+        "dry_run": snakemake("all_cells", "--dry-run", size=size),
+        "compute": snakemake("all_cells", size=size),
+        "nothing_to_do": snakemake("all_cells", size=size),
+        "collect": snakemake(str(layout.metrics("scale")), size=size),
+        "table": snakemake(str(layout.complete("scale", "small")), size=size),
     }
-    steps |= {"track": (str(layout.tracked("scale")),)} if track else {}
+    if track:  # without the tables of all cells
+        steps["track"] = ["-m", "icis", "track", "--config", "experiment.json"]
     for step, arguments in steps.items():
-        found[step], found[f"{step}_cpu"] = snakemake(*arguments, size=size)
+        found[step], found[f"{step}_cpu"] = timed(arguments)
     for key in ("compute", "compute_cpu"):
         found[f"{key}_per_cell"] = found[key] / cells
     if track:

@@ -229,9 +229,7 @@ def batch(
     ],
     size: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Cells in a batch, at most; by default as many as suit their sum."
-        ),
+        typer.Option(min=1, help="Cells in a batch, at most; by default by their sum."),
     ] = None,
     config: Config = PARAMS,
     threads: Threads = 1,
