@@ -34,20 +34,21 @@ from icis.plan import Plan
 from icis.seen_heads import head_table
 
 ROOT = Path(__file__).parent.parent
-ROWS = 1000
-"""Of a table, at most."""
+ROWS, SMALL = 1000, 20
+"""Of the tables that hold all cells, at most; of the one that is made."""
 SEEN, UNSEEN, WIDTH, COMPONENTS, IMAGES = 40, 10, 64, 16, 5
 
 
 LINES = {
     "dry_run": "dry run of a fresh experiment", "nothing_to_do": "nothing to do",
     "compute": "compute all cells", "collect": "collect metrics",
-    "table": "a table of at most 1,000 rows", "track": "log in MLflow",
+    "table": "a table of 20 rows, a figure", "track": "log in MLflow",
 }  # fmt: skip
 
 
 def experiment(cells: int) -> dict[str, Any]:
     """Return an experiment of that many cells: one data set, one head, WAvg with many etas."""
+    where = {"datasets": ["made"], "backbones": ["net"], "heads": ["last"], "descriptors": ["att"]}
     methods = {f"w{n}": {"method": "wavg", "eta": 1 + n * 1e-4} for n in range(cells)}
     return {
         "name": "scale", "seeds": 1,
@@ -57,10 +58,9 @@ def experiment(cells: int) -> dict[str, Any]:
         "heads": {"last": {"epochs": 1}},
         "methods": methods,
         "tables": {
-            f"part{start // ROWS}": {
-                "datasets": ["made"], "backbones": ["net"], "heads": ["last"],
-                "descriptors": ["att"], "methods": list(methods)[start : start + ROWS],
-            } for start in range(0, cells, ROWS)
+            "small": {**where, "methods": list(methods)[:SMALL]},
+            **{f"part{start // ROWS}": {**where, "methods": list(methods)[start : start + ROWS]}
+               for start in range(0, cells, ROWS)},
         },
     }  # fmt: skip
 
@@ -71,36 +71,49 @@ def make_inputs(plan: Plan) -> None:
     seen = tuple(f"s{n}" for n in range(SEEN))
     unseen = tuple(f"u{n}" for n in range(UNSEEN))
     classes = {"names": [*seen, *unseen], "is_seen": [True] * SEEN + [False] * UNSEEN}
-    about = {"sources": {"made": "0" * 64}, "split_version": "made", "classes": classes,
-             "backbone_selection": "none"}  # fmt: skip
+    common = {"sources": {"made": "0" * 64}, "split_version": "made", "classes": classes,
+              "backbone_selection": "none"}  # fmt: skip
+    dataset, backbone, recipe, descriptor, _ = next(iter(plan.cells))
+
+    def about(fingerprint: str, **facts: Any) -> dict[str, Any]:
+        return {**common, "fingerprint": fingerprint, **facts}  # else it would count as stale
+
     splits = (("trainval", seen), ("test_seen", seen), ("test_unseen", unseen))
     rows = [(f"{split}-{name}-{n}", name, split)
             for split, names in splits for name in names for n in range(IMAGES)]  # fmt: skip
     frame = pl.DataFrame(rows, schema=["image", "class", "split"], orient="row").to_arrow()
-    write_table(layout.index("made"), frame, about)
+    write_table(layout.index(dataset), frame, about(plan.index_fingerprint(dataset)))
     vectors = np.abs(rng.normal(size=(SEEN + UNSEEN, COMPONENTS))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     columns = {"id": range(SEEN + UNSEEN), "class": classes["names"], "seen": classes["is_seen"]}
     described = pl.DataFrame(columns).to_arrow().append_column("vector", vector_column(vectors))
-    write_table(layout.descriptors("made", "att"), described, about)
+    made = about(plan.descriptor_fingerprint(dataset, descriptor))
+    write_table(layout.descriptors(dataset, descriptor), described, made)
     pictures = vector_column(rng.normal(size=(len(rows), WIDTH)).astype(np.float32))
-    write_table(layout.features("made", "net"), frame.append_column("vector", pictures), about)
+    made = about(plan.features_fingerprint(dataset, backbone))
+    write_table(layout.features(dataset, backbone), frame.append_column("vector", pictures), made)
     weight = torch.from_numpy(rng.normal(size=(SEEN, WIDTH)).astype(np.float32))
-    training = {"training": {"0": {"epoch": 1, "selection": "last of 1 epochs"}}}
+    training = {"0": {"epoch": 1, "selection": "last of 1 epochs"}}
     head = head_table(Head(weight, torch.zeros(SEEN), seen), 0)
-    write_table(layout.seen_heads(*next(iter(plan.cells))[:3]), head, about | training)
+    made = about(plan.head_fingerprint(dataset, recipe), training=training)
+    write_table(layout.seen_heads(dataset, backbone, recipe), head, made)
 
 
-def snakemake(*arguments: str, size: int) -> tuple[float, float]:
-    """Run Snakemake in the current folder and return the seconds that it took: wall, CPU."""
-    command = [
-        sys.executable, "-m", "snakemake", *arguments, "--cores", "all", "--quiet", "all",
+def snakemake(*arguments: str, size: int) -> list[str]:
+    """Return the arguments of a Python that runs Snakemake in the current folder."""
+    return [
+        "-m", "snakemake", *arguments, "--cores", "all", "--quiet", "all",
         "--snakefile", str(ROOT / "Snakefile"), "--configfile", "experiment.json",
         "--config", f"cells-per-job={size}",
     ]  # fmt: skip
+
+
+def timed(arguments: list[str]) -> tuple[float, float]:
+    """Run this Python with arguments and return the seconds that it took: wall, CPU."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
     began, before = time.perf_counter(), os.times()
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
@@ -125,15 +138,16 @@ def measure(cells: int, *, size: int, track: bool) -> dict[str, Any]:
     found["plan"] = time.perf_counter() - began
     make_inputs(plan)
     steps = {
-        "dry_run": ("all_cells", "--dry-run"),
-        "compute": ("all_cells",),
-        "nothing_to_do": ("all_cells",),
-        "collect": (str(layout.metrics("scale")),),
-        "table": (str(layout.complete("scale", "part0")),),
+        "dry_run": snakemake("all_cells", "--dry-run", size=size),
+        "compute": snakemake("all_cells", size=size),
+        "nothing_to_do": snakemake("all_cells", size=size),
+        "collect": snakemake(str(layout.metrics("scale")), size=size),
+        "table": snakemake(str(layout.complete("scale", "small")), size=size),
     }
-    steps |= {"track": (str(layout.tracked("scale")),)} if track else {}
+    if track:  # without the tables of all cells
+        steps["track"] = ["-m", "icis", "track", "--config", "experiment.json"]
     for step, arguments in steps.items():
-        found[step], found[f"{step}_cpu"] = snakemake(*arguments, size=size)
+        found[step], found[f"{step}_cpu"] = timed(arguments)
     for key in ("compute", "compute_cpu"):
         found[f"{key}_per_cell"] = found[key] / cells
     if track:

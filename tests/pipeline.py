@@ -64,9 +64,13 @@ def write(folder: Path, experiment: dict) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the project's Snakefile in a folder on its experiment file."""
+    """Run the project's Snakefile in a folder on its experiment file.
+
+    In batches of 8 cells if not told otherwise: by default a tiny experiment has one in each.
+    """
+    size = () if "--config" in arguments else ("--config", "cells-per-job=8")
     command = [
-        sys.executable, "-m", "snakemake", *arguments, "--cores", "2",
+        sys.executable, "-m", "snakemake", *arguments, *size, "--cores", "2",
         "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
         "--configfile", str(folder / "experiment.json"),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from polars.testing import assert_frame_equal
 
 from icis import layout
 from icis.artifacts import read_frame
-from icis.batches import Batches, damage
+from icis.batches import Batches, damage, suitable_size
 from icis.config import parse_experiment
 from icis.errors import IcisError
 from icis.plan import Plan
@@ -89,8 +89,22 @@ def test_batches_hold_every_cell_once_and_keep_tables_apart(plan):
         batches.batch("a", "b", "c", "d", "0")
 
 
+def test_few_cells_are_spread_over_jobs_and_many_share_them():
+    sizes = {cells: suitable_size(cells) for cells in (0, 1, 16, 17, 100, 113, 10_000)}
+    assert sizes == {0: 1, 1: 1, 16: 1, 17: 2, 100: 7, 113: 8, 10_000: 8}
+
+
+def test_cells_at_the_end_change_no_other_batch(plan):
+    methods = {f"w{n}": {"method": "wavg", "eta": float(n)} for n in range(1, 11)}
+    more = methods | {"w11": {"method": "wavg", "eta": 11.0}}
+    before, after = (Batches(changed_plan(each, main={}), 3) for each in (methods, more))
+    stems = [[[c.stem for c in b.cells] for b in each.all.values()] for each in (before, after)]
+    assert stems[0][:3] == stems[1][:3]
+    assert Batches(changed_plan(methods, main={})).size == 1
+
+
 def test_a_second_run_of_a_batch_computes_nothing_and_mends_what_is_gone(plan):
-    batches = Batches(plan)
+    batches = Batches(plan, 8)
     [only] = batches.all.values()
     batch.run(plan, only, device="cpu")
     here = layout.results("tiny").absolute().parent.parent
@@ -111,7 +125,7 @@ def test_a_second_run_of_a_batch_computes_nothing_and_mends_what_is_gone(plan):
 
 
 def test_a_cell_that_cannot_be_computed_takes_no_other_along(plan, monkeypatch):
-    [only] = Batches(plan).all.values()
+    [only] = Batches(plan, 8).all.values()
     whole = evaluate.run
 
     def broken(plan, cell, **settings):

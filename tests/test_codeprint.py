@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from icis import codeprint
+from icis import codeprint, layout
 from icis.codeprint import NEUTRAL, PACKAGE, closure, code_hash
 
 MODULES = sorted(
@@ -29,8 +29,8 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for kept in (codeprint._tree, codeprint._normalised, codeprint._imports, code_hash):
-        kept.cache_clear()
+    for each in (codeprint._facts, codeprint._kept, code_hash):
+        each.cache_clear()
 
 
 def edit(path, old, new):
@@ -212,3 +212,32 @@ def test_ways_to_import(package):
         "icis.artifacts",
         "icis.features",
     }
+
+
+def test_what_was_found_is_kept_for_later_processes(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = code_hash("icis.stages.inject")
+    assert not layout.code_facts().exists()  # Snakemake does not work here
+    layout.code_facts().parent.mkdir(parents=True)
+    forget()
+    assert code_hash("icis.stages.inject") == elsewhere
+    assert layout.code_facts().exists()
+    with monkeypatch.context() as without_parsing:
+        without_parsing.setattr(codeprint, "_normalised", None)
+        forget()
+        assert code_hash("icis.stages.inject") == elsewhere
+    edit(package / "heads.py", "import torch\n", "import torch\nimport math\n")
+    assert code_hash("icis.stages.inject") != elsewhere
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"by": ""}', '{"by": "another Python", "facts": {"a": 1}}']
+)
+def test_what_others_kept_or_is_damaged_does_not_count(package, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    layout.code_facts().parent.mkdir(parents=True)
+    whole = code_hash("icis.seeding")
+    layout.code_facts().write_text(text)
+    forget()
+    assert code_hash("icis.seeding") == whole
+    assert "another" not in layout.code_facts().read_text()

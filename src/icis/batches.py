@@ -3,11 +3,15 @@
 The cells of a batch read the same files and stand in the same tables, so that one table alone
 computes no cell of another. How many they are is a resource, not science: (cell, seed) is what is
 stored and skipped, and a cell's numbers are the same in any batch (on a GPU up to rounding).
+
+They stay in the order of the experiment: what is added at its end makes one more batch, and no
+other is looked at again. Dealing them out by their cost would reshuffle all of them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +24,8 @@ from icis.plan import Cell, Plan
 from icis.references import no_such
 from icis.seals import differs
 
-CELLS_PER_JOB = 8
+CELLS_PER_JOB, JOBS = 8, 16
+"""Cells in a batch, and the batches that the cells of a small experiment are rather spread over."""
 Place = tuple[str, str, str, str]
 
 
@@ -39,10 +44,11 @@ class Batch:
 
 
 class Batches:
-    """All cells of a plan, in batches of at most ``size``."""
+    """All cells of a plan, in batches of at most ``size``, by default as many as suit the plan."""
 
-    def __init__(self, plan: Plan, size: int = CELLS_PER_JOB) -> None:
-        self.plan, self.size = plan, size
+    def __init__(self, plan: Plan, size: int | None = None) -> None:
+        self.plan = plan
+        self.size = size = suitable_size(len(plan.cells)) if size is None else size
         self._of: dict[tuple[str, ...], Batch] = {}
         self.all: dict[tuple[str, ...], Batch] = {}
         counts: dict[Place, int] = {}
@@ -82,6 +88,15 @@ class Batches:
     def record(self, batch: Batch) -> Path:
         """Return the file that is written once all cells of a batch are there."""
         return layout.batch(self.plan.experiment.name, *batch.names)
+
+
+def suitable_size(cells: int) -> int:
+    """Return how many cells a batch should hold: few where there are few, so that no core idles.
+
+    It follows from the number of cells alone. With that of the cores, the same run on another
+    machine, or with another ``--cores``, would start its jobs again.
+    """
+    return min(max(1, math.ceil(cells / JOBS)), CELLS_PER_JOB)
 
 
 # records: which files a batch's cells are made of

@@ -227,7 +227,10 @@ def batch(
     number: Annotated[
         str, typer.Argument(metavar="NUMBER", help="Which batch of these cells, from 0.")
     ],
-    size: Annotated[int, typer.Option(min=1, help="Cells in a batch, at most.")] = 8,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells in a batch, at most; by default by their sum."),
+    ] = None,
     config: Config = PARAMS,
     threads: Threads = 1,
     device: Device = "auto",

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from icis import layout
 
 PACKAGE = Path(__file__).parent
 NEUTRAL = frozenset(
@@ -43,15 +49,18 @@ NEUTRAL = frozenset(
 def code_hash(*modules: str) -> str:
     """Return the hash of the modules named and of all that they import, nested imports too."""
     state = hashlib.sha256()
-    for name in sorted(closure(*modules)):
-        state.update(f"{name}\n{_normalised(name)}\n".encode())
+    for name, code in module_hashes(*modules).items():
+        state.update(f"{name} {code}\n".encode())
     return state.hexdigest()
 
 
 def module_hashes(*modules: str) -> dict[str, str]:
-    """Return a hash of each of the modules named and of all that they import."""
-    texts = {name: _normalised(name) for name in sorted(closure(*modules))}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    """Return a hash of each of the modules named and of all that they import, by name."""
+    known = len(_kept())
+    found = {name: str(_facts(name)["code"]) for name in sorted(closure(*modules))}
+    if len(_kept()) > known:
+        _keep()
+    return found
 
 
 def closure(*modules: str) -> set[str]:
@@ -62,7 +71,7 @@ def closure(*modules: str) -> set[str]:
         if name in found or name in NEUTRAL:
             continue
         found.add(name)
-        waiting += _imports(name)
+        waiting += _imported(name)
     return found
 
 
@@ -73,8 +82,44 @@ def _file(module: str) -> Path:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_file(module).read_text())
+def _kept() -> dict[str, dict[str, Any]]:
+    """Return what was found of modules, in earlier processes too, by the hash of their text."""
+    try:
+        found = json.loads(layout.code_facts().read_bytes())
+        facts: dict[str, dict[str, Any]] = found["facts"] if found["by"] == _by() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return facts
+
+
+def _keep() -> None:
+    """Let later processes know: parsing the modules would take each of them half a second."""
+    from icis.artifacts import write_json
+
+    file = layout.code_facts()
+    if file.parent.is_dir():  # Snakemake works here
+        with suppress(OSError):
+            write_json(file, {"by": _by(), "facts": _kept()})
+
+
+@cache
+def _by() -> str:
+    """Return what the facts depend on besides a module's text: Python, and this module."""
+    own = Path(__file__).read_bytes()
+    return hashlib.sha256(f"{sys.version} ".encode() + own).hexdigest()
+
+
+@cache
+def _facts(module: str) -> dict[str, Any]:
+    """Return the hash of a module's code, and what it imports of icis: [module, names]."""
+    text = _file(module).read_bytes()
+    key, kept = hashlib.sha256(text).hexdigest(), _kept()
+    if key not in kept:
+        tree = ast.parse(text)
+        imports = sorted(_imports(tree))  # first, for the normalised tree has lost nodes
+        code = hashlib.sha256(_normalised(tree).encode()).hexdigest()
+        kept[key] = {"imports": imports, "code": code}
+    return kept[key]
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -87,25 +132,26 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
         yield from _running(child)
 
 
-@cache
-def _imports(module: str) -> frozenset[str]:
-    found = set()
-    for node in _running(_tree(module)):
+def _imports(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    for node in _running(tree):
         if isinstance(node, ast.Import):
-            found |= {each.name for each in node.names if each.name.startswith("icis.")}
+            yield from ((each.name, []) for each in node.names if each.name.startswith("icis."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "icis":
-            base = str(node.module)
-            inner = {f"{base}.{each.name}" for each in node.names}
-            submodules = {name for name in inner if _file(name).is_file()}
-            found |= submodules
-            if len(submodules) < len(inner):
-                found.add(base)
-    return frozenset(found)
+            yield str(node.module), [each.name for each in node.names]
 
 
-@cache
-def _normalised(module: str) -> str:
-    tree = ast.parse(_file(module).read_text())
+def _imported(module: str) -> set[str]:
+    """Return the modules of icis that a module imports, or takes names from."""
+    found = set()
+    for base, names in _facts(module)["imports"]:
+        submodules = {name for each in names if _file(name := f"{base}.{each}").is_file()}
+        found |= submodules
+        if len(submodules) < len({*names}) or not names:
+            found.add(base)
+    return found
+
+
+def _normalised(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]

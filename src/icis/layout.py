@@ -62,7 +62,8 @@ def cell(
     experiment: str, dataset: str, backbone: str, head: str, descriptor: str, method: str
 ) -> Path:
     """Return a cell's folder of injected heads; ``method`` is ``<method>-<variant>``."""
-    return results(experiment) / "cells" / dataset / backbone / head / descriptor / method
+    names = (dataset, backbone, head, descriptor, method)
+    return results(experiment).joinpath("cells", *names)  # one step: there are many cells
 
 
 def history(head: Path) -> Path:
@@ -89,8 +90,8 @@ def batch(
     experiment: str, dataset: str, backbone: str, head: str, descriptor: str, number: str
 ) -> Path:
     """Return the record that the cells of a batch are there, written last."""
-    place = results(experiment) / "batches" / dataset / backbone / head / descriptor
-    return place / f"{number}.json"
+    names = (dataset, backbone, head, descriptor, f"{number}.json")
+    return results(experiment).joinpath("batches", *names)
 
 
 def failures(
@@ -169,6 +170,11 @@ def track_failures(experiment: str) -> Path:
 def resolved(experiment: str) -> Path:
     """Return the validated experiment with every override applied, read by all jobs."""
     return Path(".snakemake/icis") / f"{experiment}.json"
+
+
+def code_facts() -> Path:
+    """Return what was found of the package's modules, so that they are parsed once."""
+    return Path(".snakemake/icis/code.json")
 
 
 def log(experiment: str, step: str, *names: str) -> Path:

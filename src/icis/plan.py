@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -86,38 +86,40 @@ class Plan:
         """Cells that cannot be computed because an optional file is absent, and which."""
         self.files = ExperimentFiles(experiment, self.heads)
         self._with_held_out = set[tuple[str, str, str, str, str]]()
+        self._head_seeds: dict[tuple[str, str, str], set[int]] = {}
         self.cells: dict[tuple[str, str, str, str, str], Cell] = {}
         self.seeds: dict[tuple[str, str, str, str, str], tuple[int, ...]] = {}
         self.table_cells: dict[str, list[Cell]] = {}
         for name, table in experiment.tables.items():
             self.table_cells[name] = [self._add(cell, table) for cell in self._product(table)]
 
-    def _product(self, table: Table) -> Iterable[Cell]:
+    def _product(self, table: Table) -> Iterator[Cell]:
+        methods = {key: self._method(key, table) for key in table.methods}
         axes = (table.datasets, table.backbones, table.heads, table.descriptors)
-        for dataset, backbone, head, descriptor, n_seen, method in product(
-            *axes, table.n_seen, table.methods
-        ):
-            data = self.experiment.datasets[dataset]
-            recipe = self.experiment.heads[head]
-            settings = self.experiment.methods[method]
-            if table.rescale is not None and settings.linear:
-                settings = settings.model_copy(update={"rescale": table.rescale})
-            variant = variant_slug(settings, ignore=("method",))
-            recipe_slug = head_slug(head, recipe)
-            resolved = settings.resolve(batch_size=data.batch_size)
+        for dataset, backbone, head, descriptor in product(*axes):
+            data, recipe = self.experiment.datasets[dataset], self.experiment.heads[head]
             head_resolved = recipe.resolve(batch_size=data.batch_size)
-            identity = {
+            recipe_slug = head_slug(head, recipe)
+            shared = {
                 "dataset": [dataset, _images_identity(data)],
                 "backbone": [backbone, self._backbone_identity(dataset, backbone)],
                 "head": _head_identity(head_resolved, descriptor),
                 "descriptor": [descriptor, data.descriptors[descriptor].identity()],
-                "n_seen": n_seen,
-                "method": resolved.identity(),
             }
-            yield Cell(
-                dataset, backbone, recipe_slug, descriptor, resolved, variant, head_resolved,
-                identity, None if n_seen == "all" else n_seen, method,
-            )  # fmt: skip
+            for n_seen, (method, (settings, variant)) in product(table.n_seen, methods.items()):
+                resolved = settings.resolve(batch_size=data.batch_size)
+                identity = {**shared, "n_seen": n_seen, "method": resolved.identity()}
+                yield Cell(
+                    dataset, backbone, recipe_slug, descriptor, resolved, variant, head_resolved,
+                    identity, None if n_seen == "all" else n_seen, method,
+                )  # fmt: skip
+
+    def _method(self, key: str, table: Table) -> tuple[Method, str]:
+        """Return a method's settings in a table, and their slug."""
+        settings = self.experiment.methods[key]
+        if table.rescale is not None and settings.linear:
+            settings = settings.model_copy(update={"rescale": table.rescale})
+        return settings, variant_slug(settings, ignore=("method",))
 
     def _add(self, cell: Cell, table: Table) -> Cell:
         absent = next(self._absent_options(cell), None)
@@ -128,6 +130,7 @@ class Plan:
         known = self.seeds.get(cell.key, ())
         self.seeds[cell.key] = tuple(sorted({*known, *seeds}))
         self.cells.setdefault(cell.key, cell)
+        self._head_seeds.setdefault(cell.key[:3], set()).update(seeds)
         if NEED_HELD_OUT & {*table.metrics}:
             self._with_held_out.add(cell.key)
         return cell
@@ -212,11 +215,7 @@ class Plan:
 
     def head_seeds(self, dataset: str, backbone: str, head: str) -> list[int]:
         """Return the seeds that the cells on a seen head need."""
-        chosen = {
-            seed for key, seeds in self.seeds.items() if key[:3] == (dataset, backbone, head)
-            for seed in seeds
-        }  # fmt: skip
-        return sorted(chosen)
+        return sorted(self._head_seeds.get((dataset, backbone, head), ()))
 
     # what makes a file stale: the settings that it depends on, and the code
 

@@ -144,9 +144,9 @@ class ResultTable:
 
     def failed(self, g: int, row: Row) -> bool:
         """Return whether a row of ``methods`` has nothing in a group because it failed."""
-        return any(
-            row is method and (g, r) in self.failures and is_empty(row, g)
-            for r, method in enumerate(self.methods)
+        methods = self.methods
+        return is_empty(row, g) and any(
+            row is methods[r] for group, r in self.failures if group == g
         )
 
 

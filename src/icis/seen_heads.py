@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from icis.artifacts import column_vectors, read_table, vector_column
@@ -33,9 +32,11 @@ def head_table(head: Head, seed: int | None) -> pa.Table:
 def load_seen_head(path: Path, seed: int, *, shelf: Shelf | None = None) -> Head:
     """Return one seed's head from the artifact, a copy of its own."""
     table = (shelf or Shelf()).get(read_table, path)
-    table = table.filter(pc.or_kleene(pc.equal(table["seed"], seed), pc.is_null(table["seed"])))
+    # polars, since pyarrow imports pandas to look at a number or to make an array of a column
+    seeds = pl.Series("seed", table["seed"])
+    table = table.filter(seeds.eq(seed).fill_null(value=True).to_arrow())
     if not len(table):
         raise IcisError(f"{path} has no head of seed {seed}")
     weight = torch.from_numpy(column_vectors(table["weight"]).copy())
-    bias = torch.from_numpy(np.array(table["bias"], dtype=np.float32).copy())
+    bias = torch.from_numpy(pl.Series("bias", table["bias"], pl.Float32).to_numpy().copy())
     return Head(weight, bias, tuple(table["class"].to_pylist()))

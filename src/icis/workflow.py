@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from icis import layout, runlock
 from icis.artifacts import file_sha256, write_text
-from icis.batches import CELLS_PER_JOB, Batch, Batches, damage
+from icis.batches import Batch, Batches, damage
 from icis.codeprint import PACKAGE, code_hash
 from icis.config import DrawnDataset, Figure, parse_experiment
 from icis.errors import ConfigError, IcisError
@@ -47,8 +47,8 @@ class Workflow:
 
     def __init__(self, config: dict[str, Any], source: str, snakemake: Any = None) -> None:
         experiment = json.loads(json.dumps(config))
-        size = experiment.pop(SIZE, CELLS_PER_JOB)
-        if type(size) is not int or size < 1:
+        size = experiment.pop(SIZE, None)
+        if size is not None and (type(size) is not int or size < 1):
             raise ConfigError(source, [f"{SIZE} should be a whole number from 1 on, not {size!r}"])
         self.plan = Plan(parse_experiment(experiment, source=source))
         self.batches = Batches(self.plan, size)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatreader import read_mat
 
 from icis.errors import IcisError
 
@@ -31,6 +30,8 @@ def read_variables_of(
 
 
 def _read(file: Path, wanted: list[str], optional: tuple[str, ...], path: Path) -> dict[str, Any]:
+    from pymatreader import read_mat  # brings much of scipy: not for every job's start
+
     try:
         found = read_mat(str(file), variable_names=[*wanted, *optional])
         missing = [name for name in wanted if name not in found]

@@ -118,9 +118,9 @@ def log_run(client: MlflowClient, experiment: str, parent: str, record: Record) 
     params = [Param(key, value) for key, value in flatten(record.configuration).items()]
     log_many(client, run, metrics, params)
     _log_sources(client, run, record.sources)
-    _log_head(client, run, record)
+    head = _log_head(client, run, record)
     client.set_terminated(run)
-    client.set_tag(run, COMPLETE, "true", synchronous=True)
+    set_tags(client, run, {**head, COMPLETE: "true"})
 
 
 def log_many(client: MlflowClient, run: str, metrics: list[Metric], params: list[Param]) -> None:
@@ -142,10 +142,12 @@ def _log_sources(client: MlflowClient, run: str, sources: Iterable[Source]) -> N
         client.log_inputs(run, inputs)
 
 
-def _log_head(client: MlflowClient, run: str, record: Record) -> None:
-    if record.head is not None:
-        client.log_artifact(run, str(record.head), "head")
-        client.set_tag(run, HEAD, record.provenance["injected_head"], synchronous=True)
+def _log_head(client: MlflowClient, run: str, record: Record) -> dict[str, str]:
+    """Log the injected head, if it is to be; return the tag that says so."""
+    if record.head is None:
+        return {}
+    client.log_artifact(run, str(record.head), "head")
+    return {HEAD: record.provenance["injected_head"]}
 
 
 def renew(client: MlflowClient, run: Run, record: Record) -> None:
@@ -157,8 +159,8 @@ def renew(client: MlflowClient, run: Run, record: Record) -> None:
         set_tags(client, run_id, stale)
     there = {(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs}
     _log_sources(client, run_id, [s for s in record.sources if (s.name, s.digest) not in there])
-    if known.get(HEAD) != tags["injected_head"]:
-        _log_head(client, run_id, record)
+    if known.get(HEAD) != tags["injected_head"] and (head := _log_head(client, run_id, record)):
+        set_tags(client, run_id, head)
     left = [key for key in known if key.startswith(("sources.", "versions.")) and key not in tags]
     for key in [*left, *({SUPERSEDED} & known.keys())]:
         delete_tag(client, run_id, key)

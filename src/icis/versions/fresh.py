@@ -52,28 +52,26 @@ def stale(batches: Batches) -> list[Path]:
     them.
     """
     plan = batches.plan
-    name = plan.experiment.name
     found: dict[Path, bool] = {}
-    old: list[Cell] = []
-    for cell in plan.cells.values():
+    for cell in {cell.key[:4]: cell for cell in plan.cells.values()}.values():
         for path, fingerprint in _wanted(plan, cell).items():
             if path not in found and path.exists():
                 found[path] = _about(path).get("fingerprint") != fingerprint
-        for path, seeds in _seeds(plan, cell).items():
-            if path.exists():
-                found[path] |= not seeds
-        own = [where(name, *cell.key) for where in (layout.injection, layout.cell_metrics)]
-        if any(found.pop(path, True) for path in own):
-            old.append(cell)
-    metrics = layout.metrics(name)
+    for names in dict.fromkeys(key[:3] for key in plan.cells):
+        heads = layout.seen_heads(*names)
+        if heads.exists() and plan.head(names[0], names[2]).kind != "given":
+            trained = _about(heads).get("training", {})
+            found[heads] |= not {*map(str, plan.head_seeds(*names))} <= {*trained}
+    metrics = layout.metrics(plan.experiment.name)
     found[metrics] = _about(metrics).get("fingerprint") != plan.collect_fingerprint()
-    records = [batches.record(batch) for batch in batches.of(old)]
+    old = batches.of(cell for cell in plan.cells.values() if _is_old(plan, cell))
+    records = [batches.record(batch) for batch in old]
     return [*(path for path, differs in found.items() if differs), *records]
 
 
 def _wanted(plan: Plan, cell: Cell) -> dict[Path, str]:
-    """Return the fingerprint that each artifact of a cell should have."""
-    name, inputs = plan.experiment.name, input_files(cell)
+    """Return the fingerprint that each artifact should have that a cell is made of."""
+    inputs = input_files(cell)
     wanted: dict[Path, str] = {}
     for dataset in dict.fromkeys((cell.dataset, plan.test_dataset(cell) or cell.dataset)):
         wanted[layout.index(dataset)] = plan.index_fingerprint(dataset)
@@ -88,20 +86,20 @@ def _wanted(plan: Plan, cell: Cell) -> dict[Path, str]:
         own = plan.head_descriptor_fingerprint(cell.head, cell.descriptor)
         wanted[inputs["head descriptors"]] = own
     wanted[inputs["seen heads"]] = plan.head_fingerprint(cell.dataset, cell.head)
-    wanted[layout.injection(name, *cell.key)] = plan.injection_fingerprint(cell)
-    wanted[layout.cell_metrics(name, *cell.key)] = plan.evaluation_fingerprint(cell)
     return wanted
 
 
-def _seeds(plan: Plan, cell: Cell) -> dict[Path, bool]:
-    """Return whether seen heads and injected heads have the seeds of a cell."""
-    wanted = {str(seed) for seed in plan.seeds[cell.key]}
-    heads = layout.seen_heads(*cell.key[:3])
-    injection = layout.injection(plan.experiment.name, *cell.key)
-    trained, manifest = _about(heads).get("training", {}), _about(injection)
-    injected = {*manifest.get("seeds", {}), *manifest.get("failed", {})}
-    any_seed = plan.head(cell.dataset, cell.head).kind == "given"
-    return {heads: any_seed or wanted <= set(trained), injection: wanted == injected}
+def _is_old(plan: Plan, cell: Cell) -> bool:
+    """Say whether a cell's results are missing or of other settings, code or seeds."""
+    name = plan.experiment.name
+    manifest = _about(layout.injection(name, *cell.key))
+    seeds = {*manifest.get("seeds", {}), *manifest.get("failed", {})}
+    return (
+        manifest.get("fingerprint") != plan.injection_fingerprint(cell)
+        or seeds != {*map(str, plan.seeds[cell.key])}
+        or _about(layout.cell_metrics(name, *cell.key)).get("fingerprint")
+        != plan.evaluation_fingerprint(cell)
+    )
 
 
 def _about(path: Path) -> dict[str, Any]:
