@@ -198,14 +198,25 @@ def test_pull_takes_nothing_for_valid_that_was_not_recorded(clone):
 
 def test_experiments_of_dvc(clone):
     run(clone, "icis", "pull")
-    told = run(clone, "dvc", "exp", "run", "--name", "one-seed", "-S", "experiment.json:seeds=1")
+    old = pl.read_parquet(clone / "results/tiny/metrics.parquet")
+    settings = ("experiment.json:seeds=1", "experiment.json:methods.mlp.learning_rate=0.001")
+    sets = [word for setting in settings for word in ("-S", setting)]
+    told = run(clone, "dvc", "exp", "run", "--name", "one-seed", *sets)
     assert "one-seed" in told
-    assert json.loads((clone / "experiment.json").read_text())["seeds"] == 1
-    assert set(pl.read_parquet(clone / "results/tiny/metrics.parquet")["seed"]) == {0}
+    written = json.loads((clone / "experiment.json").read_text())
+    assert (written["seeds"], written["methods"]["mlp"]["learning_rate"]) == (1, 0.001)
+    new = pl.read_parquet(clone / "results/tiny/metrics.parquet")
+    assert set(new["seed"]) == {0}
     assert "up to date" in run(clone, "dvc", "status")
     printed = run(clone, "icis", "compare", "one", "one-seed")
     assert "seeds: 2 → 1" in printed
     assert "1 seed, no interval" in printed
+    assert "methods.mlp.learning_rate: 1e-05 → 0.001" in printed
+    # a changed setting leaves the name of its headline numbers: DVC sets them side by side
+    shown = pl.read_csv(io.StringIO(run(clone, "dvc", "exp", "show", "--csv"))).to_dicts()
+    numbers = {row["Experiment"] or row["rev"]: row["main.drawn.mlp.S"] for row in shown}
+    means = [frame.filter(method="mlp", metric="S")["value"].mean() for frame in (old, new)]
+    assert [numbers["one"], numbers["one-seed"]] == pytest.approx(means, abs=0.006)
 
 
 def test_rule_graph_becomes_a_picture(tmp_path, dot):
