@@ -125,13 +125,13 @@ def _terminal_table(label: str, rows: Sequence[PairedRow], found: Versus) -> Ite
         colalign=["left", *["right"] * 4, "left"] if body else None,
     ).splitlines()  # fmt: skip
     yield Text(label, style="bold underline")
-    yield Text(f"  {head}", no_wrap=True, style="dim")
+    yield Text(f"  {head}", no_wrap=True, overflow="ignore", style="dim")
     numbers = iter(lines)
     for row, own in zip(rows, told, strict=True):
         name = Text(row.display, style="bold")
         yield name.append(f": {'; '.join(status_lines(row))}", style="not bold")
         for _ in own:
-            yield Text(f"  {next(numbers)}", no_wrap=True)
+            yield Text(f"  {next(numbers)}", no_wrap=True, overflow="ignore")
 
 
 def _first(lines: Sequence[str]) -> list[str]:
