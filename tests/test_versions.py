@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from icis.datasets.descriptors import load_descriptors
-from tests.miniature import build as miniature
 from tests.miniature import classes
+from tests.miniature.build import xlsa17
 from tests.pipeline import ROOT, environment, planned, snakemake, tiny, write
 
 pytestmark = pytest.mark.slow
@@ -209,19 +209,19 @@ def test_pull_takes_nothing_for_valid_that_was_not_recorded(clone):
 def test_experiments_of_dvc(clone):
     run(clone, "icis", "pull")
     old = pl.read_parquet(clone / "results/tiny/metrics.parquet")
-    settings = ("experiment.json:seeds=1", "experiment.json:methods.mlp.learning_rate=0.001")
+    settings = ("experiment.json:seeds=1", "experiment.json:methods.mlp.hidden=16")
     sets = [word for setting in settings for word in ("-S", setting)]
     told = run(clone, "dvc", "exp", "run", "--name", "one-seed", *sets)
     assert "one-seed" in told
     written = json.loads((clone / "experiment.json").read_text())
-    assert (written["seeds"], written["methods"]["mlp"]["learning_rate"]) == (1, 0.001)
+    assert (written["seeds"], written["methods"]["mlp"]["hidden"]) == (1, 16)
     new = pl.read_parquet(clone / "results/tiny/metrics.parquet")
     assert set(new["seed"]) == {0}
     assert "up to date" in run(clone, "dvc", "status")
     printed = run(clone, "icis", "compare", "one", "one-seed")
     assert "seeds: 2 → 1" in printed
     assert "1 seed, no interval" in printed
-    assert "methods.mlp.learning_rate: 1e-05 → 0.001" in printed
+    assert "methods.mlp.hidden: 32 → 16" in printed
     # a changed setting leaves the name of its headline numbers: DVC sets them side by side
     shown = pl.read_csv(io.StringIO(run(clone, "dvc", "exp", "show", "--csv"))).to_dicts()
     numbers = {row["Experiment"] or row["rev"]: row["main.drawn.mlp.S"] for row in shown}
@@ -230,24 +230,24 @@ def test_experiments_of_dvc(clone):
 
 
 def test_attributes_of_a_benchmark_as_they_are_scaled_and_as_given(tmp_path):
-    for name, data in miniature.xlsa17(classes.awa2()).items():
+    for name, data in xlsa17(classes.awa2()).items():
         (tmp_path / name).write_bytes(data)
     experiment = tiny()
     del experiment["backbones"]
     splits = str(tmp_path / "att_splits.mat")
     features = {"small": str(tmp_path / "res101.mat")}
-    xlsa17 = {"kind": "xlsa17", "split_version": "2.0", "splits": splits, "features": features}
-    experiment["datasets"] = {"drawn": xlsa17}
+    animals = {"kind": "xlsa17", "split_version": "2.0", "splits": splits, "features": features}
+    experiment["datasets"] = {"drawn": animals}
     versions = {
         "given": {"key": "att"},
         "original": {"key": "original_att"},
         "scaled": {"key": "original_att", "normalize": "l2"},
     }
-    xlsa17["descriptors"] = {"att": {"file": splits, **versions["given"]}}
+    animals["descriptors"] = {"att": {"file": splits, **versions["given"]}}
     project = started(tmp_path, experiment)
     vectors = {}
     for tag, settings in versions.items():
-        xlsa17["descriptors"] = {"att": {"file": splits, **settings}}
+        animals["descriptors"] = {"att": {"file": splits, **settings}}
         write(project, experiment)
         run(project, "dvc", "repro")
         path = project / "data/descriptors/drawn/att.parquet"

@@ -60,8 +60,6 @@ __all__ = [
 ]
 
 RUNS_A_PAGE = 500
-KIND_OF_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's pages then show runs, metrics and curves, not language models and their traces."""
 ANSWERS_WITHIN = 5
 """Seconds that a server has to answer at all."""
 FAULTS = (MlflowException, SQLAlchemyError, CommandError, RequestException, OSError, ValueError)
@@ -160,7 +158,7 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
             beside = (_sqlite_file(uri) or Path("mlflow.db").absolute()).parent
             location = (beside / "mlartifacts" / name).as_uri()
         try:
-            return str(client.create_experiment(name, location, KIND_OF_EXPERIMENT))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process made it meanwhile, or there is a real fault
             found = client.get_experiment_by_name(name)
             if found is None:
