@@ -296,7 +296,10 @@ def test_the_verb_writes_a_file_by_its_suffix(project):
         done = CliRunner().invoke(app, ["compare", "one", "two", "--output", f"c.{suffix}"])
         assert done.exit_code == 0, done.output
         assert Path(f"c.{suffix}").read_text().startswith(start)
-    assert "Difference" in CliRunner().invoke(app, ["compare", "one", "two"]).output
+    printed = CliRunner().invoke(app, ["compare", "one", "two"], env={"COLUMNS": "40"}).output
+    assert "Difference" in printed
+    (p, *_) = [f"{row.tests['T1'].p:.3f}" for row in versus(*two_versions()).rows]
+    assert f"] {p}" in " ".join(printed.split())  # a narrow terminal cuts no number off
     with pytest.raises(IcisError, match=r"c.tex: name a file ending in .md, .html, .csv"):
         compare.run("one", "two", metrics=[], output=Path("c.tex"))
 

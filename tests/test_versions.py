@@ -7,9 +7,13 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import polars as pl
 import pytest
 
+from icis.datasets.descriptors import load_descriptors
+from tests.miniature import classes
+from tests.miniature.build import xlsa17
 from tests.pipeline import ROOT, environment, planned, snakemake, tiny, write
 
 pytestmark = pytest.mark.slow
@@ -53,15 +57,21 @@ def second_experiment():
     return experiment
 
 
+def started(base, experiment):
+    """Return a clone of the project in which DVC's stages are those of an experiment."""
+    project = base / "project"
+    run(base, "git", "clone", "--quiet", str(ROOT), str(project))
+    write(project, experiment)
+    run(project, "icis", "select", "--config", "experiment.json")
+    return project
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """Return a project with two recorded versions, tagged one and two, and what was seen."""
     base = tmp_path_factory.mktemp("versions")
-    project = base / "project"
-    run(base, "git", "clone", "--quiet", str(ROOT), str(project))
+    project = started(base, tiny())
     run(project, "dvc", "remote", "add", "--default", "store", str(base / "store"))
-    write(project, tiny())
-    run(project, "icis", "select", "--config", "experiment.json")
     run(project, "dvc", "repro")
     seen = SimpleNamespace(base=base, project=project, status=run(project, "dvc", "status"))
     seen.shown = json.loads(run(project, "dvc", "metrics", "show", "--json"))
@@ -204,14 +214,65 @@ def test_pull_takes_nothing_for_valid_that_was_not_recorded(clone):
 
 def test_experiments_of_dvc(clone):
     run(clone, "icis", "pull")
-    told = run(clone, "dvc", "exp", "run", "--name", "one-seed", "-S", "experiment.json:seeds=1")
+    old = pl.read_parquet(clone / "results/tiny/metrics.parquet")
+    settings = ("experiment.json:seeds=1", "experiment.json:methods.mlp.hidden=16")
+    sets = [word for setting in settings for word in ("-S", setting)]
+    told = run(clone, "dvc", "exp", "run", "--name", "one-seed", *sets)
     assert "one-seed" in told
-    assert json.loads((clone / "experiment.json").read_text())["seeds"] == 1
-    assert set(pl.read_parquet(clone / "results/tiny/metrics.parquet")["seed"]) == {0}
+    written = json.loads((clone / "experiment.json").read_text())
+    assert (written["seeds"], written["methods"]["mlp"]["hidden"]) == (1, 16)
+    new = pl.read_parquet(clone / "results/tiny/metrics.parquet")
+    assert set(new["seed"]) == {0}
     assert "up to date" in run(clone, "dvc", "status")
     printed = run(clone, "icis", "compare", "one", "one-seed")
     assert "seeds: 2 → 1" in printed
     assert "1 seed, no interval" in printed
+    assert "methods.mlp.hidden: 32 → 16" in printed
+    # a changed setting leaves the name of its headline numbers: DVC sets them side by side
+    shown = pl.read_csv(io.StringIO(run(clone, "dvc", "exp", "show", "--csv"))).to_dicts()
+    numbers = {row["Experiment"] or row["rev"]: row["main.drawn.mlp.S"] for row in shown}
+    means = [frame.filter(method="mlp", metric="S")["value"].mean() for frame in (old, new)]
+    assert [numbers["one"], numbers["one-seed"]] == pytest.approx(means, abs=0.006)
+
+
+def test_attributes_of_a_benchmark_as_they_are_scaled_and_as_given(tmp_path):
+    for name, data in xlsa17(classes.awa2()).items():
+        (tmp_path / name).write_bytes(data)
+    experiment = tiny()
+    del experiment["backbones"]
+    splits = str(tmp_path / "att_splits.mat")
+    features = {"small": str(tmp_path / "res101.mat")}
+    animals = {"kind": "xlsa17", "split_version": "2.0", "splits": splits, "features": features}
+    experiment["datasets"] = {"drawn": animals}
+    versions = {
+        "given": {"key": "att"},
+        "original": {"key": "original_att"},
+        "scaled": {"key": "original_att", "normalize": "l2"},
+    }
+    animals["descriptors"] = {"att": {"file": splits, **versions["given"]}}
+    project = started(tmp_path, experiment)
+    vectors = {}
+    for tag, settings in versions.items():
+        animals["descriptors"] = {"att": {"file": splits, **settings}}
+        write(project, experiment)
+        run(project, "dvc", "repro")
+        path = project / "data/descriptors/drawn/att.parquet"
+        vectors[tag] = load_descriptors(path).vectors
+        commit(project, tag)
+    # att is original_att of unit length: only rounding may tell them apart, and no number does
+    assert np.allclose(vectors["scaled"], vectors["given"], rtol=1e-6, atol=0)
+    assert not np.allclose(vectors["original"], vectors["given"], rtol=0.1)
+    found = {}
+    for tag in ("original", "scaled"):
+        run(project, "icis", "compare", "given", tag, "--output", f"{tag}.csv")
+        found[tag] = pl.read_csv(project / f"{tag}.csv")
+        assert found[tag]["status"].unique().to_list() == ["changed"]
+        assert found[tag]["seeds"].unique().to_list() == [2]
+    changes = "descriptor.key: att → original_att; descriptor.normalize: none → l2"
+    assert found["scaled"]["changes"].unique().to_list() == [changes]
+    assert found["scaled"]["difference"].unique().to_list() == [0]
+    trained = found["original"].filter(method="ICIS")
+    assert trained["difference"].abs().max() > 1  # numbers of another size are learnt otherwise
 
 
 def test_rule_graph_becomes_a_picture(tmp_path, dot):

@@ -93,13 +93,16 @@ def build_table(metrics: pl.DataFrame, plan: Plan, name: str) -> ResultTable:
 
 
 def headline(metrics: pl.DataFrame, plan: Plan) -> dict[str, Any]:
-    """Return {table: {group: {<method>-<variant>: {metric: mean}}}}, two decimals."""
+    """Return {table: {group: {method's key: {metric: mean}}}}, two decimals.
+
+    Keys stay when a setting changes, so that ``dvc metrics diff`` and ``dvc exp show`` find it.
+    """
     numbers: dict[str, Any] = {}
     for name in plan.experiment.tables:
         table = build_table(metrics, plan, name)
         numbers[name] = {
             group.label: {
-                row.stem: {
+                row.key: {
                     metric: round(summary.mean, 2)
                     for metric in table.metrics
                     if metric in ACCURACIES and (summary := row.cells[g, metric])

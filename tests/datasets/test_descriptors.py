@@ -17,6 +17,7 @@ from icis.artifacts import read_metadata, write_table
 from icis.config import FileDescriptors, parse_experiment
 from icis.datasets.descriptors import load_descriptors, read_descriptors
 from icis.datasets.index import Classes
+from icis.datasets.matlab import read_variables, strings
 from icis.errors import IcisError
 from icis.plan import Plan
 from icis.stages import describe
@@ -450,3 +451,16 @@ def test_two_words_for_one_thing_are_no_fault(real_data):
     classes = Classes(tuple(f"{row}" for row in range(len(names))), (True,) * len(names))
     found = read(FileDescriptors(file=str(folder / "ImageNet1K_wiki2vec.npy")), classes)
     assert len(np.unique(found.vectors, axis=0)) < len(found.vectors) == 1000
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["APY", "AWA1", "AWA2", "CUB", "SUN"])
+def test_the_official_att_is_original_att_of_unit_length(real_data, name):
+    path = real_data / f"splits/{name}/att_splits.mat"
+    names = strings(read_variables(path, ["allclasses_names"])["allclasses_names"])
+    classes = Classes(tuple(names), (True,) * len(names))
+    original = FileDescriptors(file=str(path), key="original_att", normalize="l2")
+    given, scaled = (read(each, classes) for each in (FileDescriptors(file=str(path)), original))
+    assert np.allclose(given.vectors, scaled.vectors, rtol=1e-6, atol=0)
+    raw = read(original.model_copy(update={"normalize": "none"}), classes)
+    assert np.ptp(np.linalg.norm(raw.vectors, axis=1)) > 1  # classes differ in length

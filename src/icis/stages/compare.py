@@ -19,6 +19,6 @@ def run(old: str, new: str, *, metrics: list[str], output: Path | None) -> None:
         raise IcisError(f"--output {output}: name a file ending in .{', .'.join(FORMATS)}")
     found = versus(read_version(old), read_version(new), metrics)
     if output is None:
-        Console().print(to_terminal(found))
+        Console().print(to_terminal(found), crop=False)  # numbers that do not fit are not lost
     else:
         write_text(output, FORMATS[output.suffix[1:]](found))

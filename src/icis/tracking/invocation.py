@@ -153,7 +153,7 @@ def _begin(client: MlflowClient, experiment: str, plan: Plan, digest: str) -> Ru
         "git_commit": git_commit(Path()),
         **long_tag("versions", library_versions()),
     }
-    return client.create_run(experiment, began, tags, f"{plan.experiment.name} {date}")
+    return client.create_run(experiment, began, tags, f"{date} {plan.experiment.name}")
 
 
 def _finish(client: MlflowClient, run: str, plan: Plan, outputs: dict[str, Path]) -> None:

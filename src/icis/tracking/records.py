@@ -100,7 +100,7 @@ def _cell_records(plan: Plan, cell: Cell, heads: Heads) -> Iterator[Record]:
         wanted = heads == "all" or (heads == "first-seed" and str(seed) == first)
         yield Record(
             {key: str(value) for key, value in facts.items()},
-            f"{'/'.join(cell.key)}/seed-{seed}",
+            f"{about['display']}, seed {seed}: {'/'.join(cell.key)}",  # columns show its beginning
             dict(rows.select("metric", "value").iter_rows()),
             dict(rows.drop_nulls("problem").select("metric", "problem").iter_rows()),
             _history(layout.history(head), failed=FAILED in rows["metric"]),

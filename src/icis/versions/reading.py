@@ -139,6 +139,7 @@ def _get(label: str, commit: str, path: str, target: Path) -> None:
     except (DvcException, OSError) as error:
         raise IcisError(
             f"{label}: {path} of commit {commit[:8]} is neither in DVC's cache here nor in a "
-            f"remote ({error}). Where it was computed: dvc push. Here: dvc remote list should "
-            f"name that remote; or compute it anew: git checkout {commit[:8]} && dvc repro"
+            f"remote ({error}). Where it was computed: dvc push --all-commits. Here: dvc remote "
+            f"list should name that remote; or compute it anew: git checkout {commit[:8]} && "
+            "dvc repro"
         ) from error

@@ -103,7 +103,7 @@ def to_terminal(found: Versus) -> Group:
     parts: list[RenderableType] = [Text(f"{found.old} → {found.new}", style="bold")]
     for title, lines in found.sections:
         parts.append(Text(f"{title}: the same" if not lines else f"{title}:"))
-        parts += [Text(f"  {line}") for line in _first(lines)]
+        parts += [_unbroken(f"  {line}") for line in _first(lines)]
     parts.append(Text(summary_line(found)))
     for label, rows in by_group(found):
         parts += ["", *_terminal_table(label, rows, found)]
@@ -125,13 +125,18 @@ def _terminal_table(label: str, rows: Sequence[PairedRow], found: Versus) -> Ite
         colalign=["left", *["right"] * 4, "left"] if body else None,
     ).splitlines()  # fmt: skip
     yield Text(label, style="bold underline")
-    yield Text(f"  {head}", no_wrap=True, style="dim")
+    yield _unbroken(f"  {head}", style="dim")
     numbers = iter(lines)
     for row, own in zip(rows, told, strict=True):
         name = Text(row.display, style="bold")
         yield name.append(f": {'; '.join(status_lines(row))}", style="not bold")
         for _ in own:
-            yield Text(f"  {next(numbers)}", no_wrap=True)
+            yield _unbroken(f"  {next(numbers)}")
+
+
+def _unbroken(line: str, style: str = "") -> Text:
+    """Return a line that is neither wrapped nor cut."""
+    return Text(line, no_wrap=True, overflow="ignore", style=style)
 
 
 def _first(lines: Sequence[str]) -> list[str]:
