@@ -1,0 +1,57 @@
+"""The results of a run as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabulate import tabulate
+
+HEADERS = ["what", "unit", "ours", "beside", "", "ratio (quartiles)", "target", "peak, MiB"]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return a run's tables, below what it ran on."""
+    return "\n\n".join([_about(results), _cases(results["cases"])])
+
+
+def _about(results: dict[str, Any]) -> str:
+    found = results["machine"]
+    return (
+        f"{found['cores']} cores, {found['threads']} threads, load {found['load_before']:.1f} "
+        f"before; Python {found['python']}, torch {found['torch']}; medians (quartiles) of "
+        f"{results['rounds']} turns; {results.get('seconds', 0) / 60:.1f} minutes in all."
+    )
+
+
+def _cases(cases: list[dict[str, Any]]) -> str:
+    rows = []
+    for case in cases:
+        ours, *others = case["sides"].items()
+        for side, values in others:
+            row = [f"{case['part']}: {case['name']}", case["unit"], span(ours[1]), side]
+            row += [span(values)]
+            if side == case["reference"]:
+                row += [*_judged(case)]
+            else:
+                row += [f"{values['median'] / ours[1]['median']:.2f}", ""]
+            memory = [each.get("peak_mib") for each in (ours[1], values)]
+            rows.append([*row, " / ".join(f"{each:.0f}" for each in memory if each)])
+    return tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def _judged(case: dict[str, Any]) -> tuple[str, str]:
+    """Return a case's ratio and its target."""
+    sign = "≥" if case["bound"] == "at least" else "≤"
+    aim = f", aim {case['aim']:g}" if case["aim"] else ""
+    value = case["ratio"]["median"]
+    target = f"{sign} {case['target']:g}{aim}"
+    if case["bound"] == "seconds":
+        value, target = case["sides"]["ours"]["median"], f"{target} s"
+    met = value >= case["target"] if case["bound"] == "at least" else value <= case["target"]
+    return span(case["ratio"]), f"{target}: {'met' if met else 'missed'}"
+
+
+def span(values: dict[str, Any]) -> str:
+    """Return median and quartiles with three digits."""
+    low, high = values["lower_quartile"], values["upper_quartile"]
+    return f"{values['median']:.3g} ({low:.3g}–{high:.3g})"

@@ -1,0 +1,92 @@
+"""Speed and memory of training, heads, evaluation and reading, as ratios measured in one run.
+
+    python -m benchmarks.speed [--quick] [--parts training,heads] [--output FOLDER]
+    python -m benchmarks.speed --markdown FOLDER/speed.json
+
+Parts: training, heads, evaluation, reading, starting, tables, growth. All sides take turns, so that
+other work on the machine meets them all; what counts is the ratio. The folder gets ``speed.json``
+and ``growth.png``; the last command prints a finished run as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cases import cases
+from benchmarks.shown import markdown
+from benchmarks.turns import measure, own_peak
+from icis.artifacts import write_json
+
+PARTS = ("training", "heads", "evaluation", "reading", "starting")
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def peak(key: str, side: str, *, quick: bool) -> None:
+    """Do one side of a case once and print the process's peak memory in MiB."""
+    [case] = [each for each in cases(quick=quick) if each.key == key]
+    case.make()[side]()
+    print(own_peak())
+
+
+def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str, Any]:
+    """Measure the parts, writing what is there after each."""
+    results: dict[str, Any] = {"machine": machine(), "rounds": rounds, "cases": []}
+    began = time.perf_counter()
+    for case in cases(quick=quick):
+        if case.part not in parts:
+            continue
+        print(f"{time.perf_counter() - began:5.0f} s  {case.key}", file=sys.stderr, flush=True)
+        results["cases"].append(measure(case, rounds, quick=quick))
+        write_json(output / "speed.json", results)
+    results["seconds"] = time.perf_counter() - began
+    write_json(output / "speed.json", results)
+    return results
+
+
+def main() -> None:
+    """Read the command line; measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a look, in less than two minutes")
+    parser.add_argument("--parts", default=",".join(PARTS), metavar="LIST", help="%(default)s")
+    parser.add_argument("--rounds", type=int, help="turns of each side: 5; with --quick 3")
+    parser.add_argument("--threads", type=int, default=2, help="%(default)s, on both sides")
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="print a finished run")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    wanted = parser.parse_args()
+    if wanted.markdown:
+        print(markdown(json.loads(wanted.markdown.read_text())))
+        return
+    torch.set_num_threads(wanted.threads)
+    if wanted.peak:
+        peak(*wanted.peak, quick=wanted.quick)
+        return
+    parts = wanted.parts.split(",")
+    if unknown := sorted({*parts} - {*PARTS}):
+        parser.error(f"no part {unknown[0]!r}; parts are {', '.join(PARTS)}")
+    rounds = wanted.rounds or (3 if wanted.quick else 5)
+    print(markdown(run(parts, quick=wanted.quick, rounds=rounds, output=wanted.output)))
+
+
+if __name__ == "__main__":
+    main()
