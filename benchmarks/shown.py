@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -11,7 +12,14 @@ HEADERS = ["what", "unit", "ours", "beside", "", "ratio (quartiles)", "target", 
 
 def markdown(results: dict[str, Any]) -> str:
     """Return a run's tables, below what it ran on."""
-    return "\n\n".join([_about(results), _cases(results["cases"])])
+    found = [_about(results)]
+    if results["cases"]:
+        found.append(_cases(results["cases"]))
+    if "tables" in results:
+        found += [_hours(results["tables"]), _seconds_a_seed(results["tables"])]
+    if "growth" in results:
+        found.append(_growth(results["growth"]))
+    return "\n\n".join(found)
 
 
 def _about(results: dict[str, Any]) -> str:
@@ -49,6 +57,39 @@ def _judged(case: dict[str, Any]) -> tuple[str, str]:
         value, target = case["sides"]["ours"]["median"], f"{target} s"
     met = value >= case["target"] if case["bound"] == "at least" else value <= case["target"]
     return span(case["ratio"]), f"{target}: {'met' if met else 'missed'}"
+
+
+def _hours(tables: dict[str, Any]) -> str:
+    rows = [
+        [kind, *(span(each[key]) for key in ("ours", "plain", "ratio"))]
+        for kind, each in tables["hours"].items()
+    ]
+    headers = ["Tables 1 and 2, extrapolated", "ours, h", "plain, h", "ratio"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _seconds_a_seed(tables: dict[str, Any]) -> str:
+    measured = tables["seconds_a_seed"]
+    rows = []
+    for part in next(iter(measured.values())):
+        row = [part, tables["epochs"].get(part, "")]
+        for parts in measured.values():
+            ours, plain = (median(parts[part][side]) for side in ("ours", "plain"))
+            row.append(f"{ours:.3g} / {plain:.3g}")
+        rows.append(row)
+    headers = ["seconds a seed, ours / plain", "epochs", *measured]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _growth(growth: dict[str, Any]) -> str:
+    rows = []
+    for axis, points in growth.items():
+        for point in points:
+            ours, plain = (point[side]["median"] for side in ("ours", "plain"))
+            rows.append([axis, point["value"], span(point["ours"]), span(point["plain"]),
+                         f"{plain / ours:.2f}"])  # fmt: skip
+    headers = ["grows", "to", "ours, s/epoch", "plain, s/epoch", "ratio"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
 def span(values: dict[str, Any]) -> str:

@@ -22,11 +22,13 @@ from typing import Any
 import torch
 
 from benchmarks.cases import cases
+from benchmarks.growth import draw, measure_growth
 from benchmarks.shown import markdown
 from benchmarks.turns import measure, own_peak
+from benchmarks.whole import measure_tables
 from icis.artifacts import write_json
 
-PARTS = ("training", "heads", "evaluation", "reading", "starting")
+PARTS = ("training", "heads", "evaluation", "reading", "starting", "tables", "growth")
 
 
 def machine() -> dict[str, Any]:
@@ -52,14 +54,26 @@ def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str
     """Measure the parts, writing what is there after each."""
     results: dict[str, Any] = {"machine": machine(), "rounds": rounds, "cases": []}
     began = time.perf_counter()
-    for case in cases(quick=quick):
-        if case.part not in parts:
-            continue
-        print(f"{time.perf_counter() - began:5.0f} s  {case.key}", file=sys.stderr, flush=True)
-        results["cases"].append(measure(case, rounds, quick=quick))
+
+    def tell(what: str) -> None:
+        print(f"{time.perf_counter() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+    def keep() -> None:
+        results["seconds"] = time.perf_counter() - began
         write_json(output / "speed.json", results)
-    results["seconds"] = time.perf_counter() - began
-    write_json(output / "speed.json", results)
+
+    for case in cases(quick=quick):
+        if case.part in parts:
+            tell(case.key)
+            results["cases"].append(measure(case, rounds, quick=quick))
+            keep()
+    if "tables" in parts:
+        results["tables"] = measure_tables(min(rounds, 3), tell)
+        keep()
+    if "growth" in parts:
+        results["growth"] = measure_growth(min(rounds, 3), quick=quick, tell=tell)
+        draw(results["growth"], output / "growth.png")
+        keep()
     return results
 
 
@@ -67,7 +81,7 @@ def main() -> None:
     """Read the command line; measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a look, in less than two minutes")
-    parser.add_argument("--parts", default=",".join(PARTS), metavar="LIST", help="%(default)s")
+    parser.add_argument("--parts", metavar="LIST", help=f"{','.join(PARTS)}; quick: no tables")
     parser.add_argument("--rounds", type=int, help="turns of each side: 5; with --quick 3")
     parser.add_argument("--threads", type=int, default=2, help="%(default)s, on both sides")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
@@ -81,7 +95,8 @@ def main() -> None:
     if wanted.peak:
         peak(*wanted.peak, quick=wanted.quick)
         return
-    parts = wanted.parts.split(",")
+    default = [part for part in PARTS if part != "tables" or not wanted.quick]
+    parts = wanted.parts.split(",") if wanted.parts else default
     if unknown := sorted({*parts} - {*PARTS}):
         parser.error(f"no part {unknown[0]!r}; parts are {', '.join(PARTS)}")
     rounds = wanted.rounds or (3 if wanted.quick else 5)
