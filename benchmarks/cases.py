@@ -62,6 +62,7 @@ def plain_training(
     objective: plain.Objective | None = None,
     single: bool = False,
     use_unseen: bool = True,
+    learning_rate: float = 1e-5,
     seed: int = 0,
 ) -> torch.Tensor:
     """Train the plain way; return [weight, bias] of the unseen classes. ``single``: an MLP."""
@@ -72,7 +73,12 @@ def plain_training(
     pairs = plain.Pairs(problem.seen_descriptors, targets, unseen if use_unseen else unseen[:0])
     loader = DataLoader(pairs, batch_size=shape.batch_size, shuffle=True)
     plain.train_networks(
-        nets, loader, objective or plain.Objective(), epochs=epochs, progress=progress
+        nets,
+        loader,
+        objective or plain.Objective(),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        progress=progress,
     )
     return plain.predict(nets, unseen)
 
@@ -115,20 +121,15 @@ def our_heads(shape: Shape, trainval: LabelledFeatures, seeds: int, epochs: int)
     ]
 
 
-def plain_heads(
-    shape: Shape, trainval: LabelledFeatures, seeds: int, epochs: int
-) -> list[torch.Tensor]:
-    """Train several seeds' heads the plain way; return [weight, bias] of each."""
+def plain_head(shape: Shape, trainval: LabelledFeatures, epochs: int, *, seed: int = 0) -> Head:
+    """Train a head the plain way."""
+    torch.manual_seed(seed)
+    head = plain.seen_head(shape.dim, shape.seen)
     labels = label_columns(shape.seen_classes, trainval.classes)
-    heads = []
-    for seed in range(seeds):
-        torch.manual_seed(seed)
-        head = plain.seen_head(shape.dim, shape.seen)
-        batches = plain.FullBatches(len(labels), shape.batch_size)
-        data = TensorDataset(trainval.vectors, labels)
-        plain.train_head(head, DataLoader(data, batch_sampler=batches), epochs=epochs)
-        heads.append(torch.cat([head.weight, head.bias[:, None]], dim=1).detach())
-    return heads
+    batches = plain.FullBatches(len(labels), shape.batch_size)
+    data = TensorDataset(trainval.vectors, labels)
+    plain.train_head(head, DataLoader(data, batch_sampler=batches), epochs=epochs)
+    return Head(head.weight.detach(), head.bias.detach(), shape.seen_classes)
 
 
 def seen_heads(shape: Shape, seeds: int) -> Mapping[str, Work]:
@@ -136,7 +137,7 @@ def seen_heads(shape: Shape, seeds: int) -> Mapping[str, Work]:
     trainval = World(shape).images("trainval")
     return {
         "ours": lambda: seconds(lambda: our_heads(shape, trainval, seeds, 1)) / seeds,
-        "plain": lambda: seconds(lambda: plain_heads(shape, trainval, 1, 1)),
+        "plain": lambda: seconds(lambda: plain_head(shape, trainval, 1)),
     }
 
 

@@ -19,7 +19,7 @@ from icis.methods import Icis
 
 BASE = replace(CUB, name="base", hidden=1024)
 AXES = {
-    "seeds": ("seeds", (1, 2, 4, 8)),
+    "seeds": ("seeds", (1, 2, 5)),
     "seen": ("seen classes", (50, 100, 200, 400, 800)),
     "unseen": ("unseen classes", (25, 50, 100, 200, 400)),
     "dim": ("D", (512, 1024, 2048, 4096)),
@@ -85,7 +85,9 @@ def _panel(axes: Axes, points: list[dict[str, Any]]) -> None:
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     first = points[0]["ours"]["median"]
     straight = [first * value / x[0] for value in x]
-    axes.plot(x, straight, color="black", linewidth=0.8, linestyle=":", label="in proportion")
+    axes.plot(
+        x, straight, color="black", linewidth=0.8, linestyle=":", label="in proportion to the axis"
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

@@ -13,6 +13,8 @@ HEADERS = ["what", "unit", "ours", "beside", "", "ratio (quartiles)", "target", 
 def markdown(results: dict[str, Any]) -> str:
     """Return a run's tables, below what it ran on."""
     found = [_about(results)]
+    if "agreement" in results:
+        found.append(_agreement(results["agreement"]))
     if results["cases"]:
         found.append(_cases(results["cases"]))
     if "tables" in results:
@@ -29,6 +31,17 @@ def _about(results: dict[str, Any]) -> str:
         f"before; Python {found['python']}, torch {found['torch']}; medians (quartiles) of "
         f"{results['rounds']} turns; {results.get('seconds', 0) / 60:.1f} minutes in all."
     )
+
+
+def _agreement(metrics: dict[str, Any]) -> str:
+    rows = [
+        [metric, *(f"{each[side]['mean']:.1f} ± {each[side]['std']:.1f}"
+                   for side in ("ours", "plain")),
+         f"{each['standard_errors']:+.1f}"]
+        for metric, each in metrics.items()
+    ]  # fmt: skip
+    headers = ["metric, %", "ours", "plain", "difference, standard errors"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
 def _cases(cases: list[dict[str, Any]]) -> str:

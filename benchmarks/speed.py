@@ -3,9 +3,10 @@
     python -m benchmarks.speed [--quick] [--parts training,heads] [--output FOLDER]
     python -m benchmarks.speed --markdown FOLDER/speed.json
 
-Parts: training, heads, evaluation, reading, starting, tables, growth. All sides take turns, so that
-other work on the machine meets them all; what counts is the ratio. The folder gets ``speed.json``
-and ``growth.png``; the last command prints a finished run as Markdown.
+Parts: agreement (that both sides get the same metrics), training, heads, evaluation, reading,
+starting, tables, growth. All sides take turns, so that other work on the machine meets them all;
+what counts is the ratio. The folder gets ``speed.json`` and ``growth.png``; the last command prints
+a finished run as Markdown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.agreement import measure_agreement
 from benchmarks.cases import cases
 from benchmarks.growth import draw, measure_growth
 from benchmarks.shown import markdown
@@ -28,7 +30,9 @@ from benchmarks.turns import measure, own_peak
 from benchmarks.whole import measure_tables
 from icis.artifacts import write_json
 
-PARTS = ("training", "heads", "evaluation", "reading", "starting", "tables", "growth")
+PARTS = (
+    "agreement", "training", "heads", "evaluation", "reading", "starting", "tables", "growth",
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -43,9 +47,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def peak(key: str, side: str, *, quick: bool) -> None:
+def peak(key: str, side: str) -> None:
     """Do one side of a case once and print the process's peak memory in MiB."""
-    [case] = [each for each in cases(quick=quick) if each.key == key]
+    [case] = [each for each in cases(quick=False) if each.key == key]
     case.make()[side]()
     print(own_peak())
 
@@ -62,16 +66,20 @@ def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str
         results["seconds"] = time.perf_counter() - began
         write_json(output / "speed.json", results)
 
+    if "agreement" in parts:
+        tell("agreement")
+        results["agreement"] = measure_agreement()
+        keep()
     for case in cases(quick=quick):
         if case.part in parts:
             tell(case.key)
             results["cases"].append(measure(case, rounds, quick=quick))
             keep()
     if "tables" in parts:
-        results["tables"] = measure_tables(min(rounds, 3), tell)
+        results["tables"] = measure_tables(3, tell)
         keep()
     if "growth" in parts:
-        results["growth"] = measure_growth(min(rounds, 3), quick=quick, tell=tell)
+        results["growth"] = measure_growth(1 if quick else 3, quick=quick, tell=tell)
         draw(results["growth"], output / "growth.png")
         keep()
     return results
@@ -80,8 +88,8 @@ def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str
 def main() -> None:
     """Read the command line; measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a look, in less than two minutes")
-    parser.add_argument("--parts", metavar="LIST", help=f"{','.join(PARTS)}; quick: no tables")
+    parser.add_argument("--quick", action="store_true", help="two minutes: fewer epochs, no memory")
+    parser.add_argument("--parts", metavar="LIST", help=f"{','.join(PARTS)}; --quick: no tables")
     parser.add_argument("--rounds", type=int, help="turns of each side: 5; with --quick 3")
     parser.add_argument("--threads", type=int, default=2, help="%(default)s, on both sides")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
@@ -93,7 +101,7 @@ def main() -> None:
         return
     torch.set_num_threads(wanted.threads)
     if wanted.peak:
-        peak(*wanted.peak, quick=wanted.quick)
+        peak(*wanted.peak)
         return
     default = [part for part in PARTS if part != "tables" or not wanted.quick]
     parts = wanted.parts.split(",") if wanted.parts else default

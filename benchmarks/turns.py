@@ -85,7 +85,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, Any]:
-    """Return a case's seconds and peak memory on all sides, and the ratio to the second side."""
+    """Return the seconds of all sides, their ratio and, unless quick, their peak memory."""
     found = take_turns(case.make(), rounds, warm_up=case.warm_up)
     ours, reference = list(found)[:2]
     pairs = zip(found[ours], found[reference], strict=True)
@@ -96,15 +96,15 @@ def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, Any]:
         "sides": {side: spread(values) for side, values in found.items()},
         "ratio": spread(ratios),
     }  # fmt: skip
-    for side in found if case.memory else ():
-        result["sides"][side]["peak_mib"] = peak_memory(case.key, side, quick=quick)
+    for side in found if case.memory and not quick else ():
+        result["sides"][side]["peak_mib"] = peak_memory(case.key, side)
     return result
 
 
-def peak_memory(key: str, side: str, *, quick: bool) -> float:
+def peak_memory(key: str, side: str) -> float:
     """Return the peak memory in MiB of a process that does one side of a case once."""
     command = [sys.executable, "-m", "benchmarks.speed", "--peak", key, side]
-    command += ["--threads", str(torch.get_num_threads()), *["--quick"] * quick]
+    command += ["--threads", str(torch.get_num_threads())]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
