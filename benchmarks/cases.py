@@ -220,7 +220,10 @@ def evaluate_plainly(
 def reading(shape: Shape) -> Mapping[str, Work]:
     """Return reading all features into torch, from files that the page cache holds."""
     folder = tempfile.TemporaryDirectory()
-    parquet, numpy = (Path(folder.name) / f"features.{end}" for end in ("parquet", "npy"))
+
+    def path(end: str) -> Path:  # the folder lives as long as a side that reads from it
+        return Path(folder.name) / f"features.{end}"
+
     world = World(shape)
     parts = {split: world.images(split) for split in ("trainval", "test_seen", "test_unseen")}
     vectors = np.concatenate([part.vectors.numpy() for part in parts.values()])
@@ -231,14 +234,14 @@ def reading(shape: Shape) -> Mapping[str, Work]:
     all_classes = shape.seen_classes + shape.unseen_classes
     is_seen = tuple(name in shape.seen_classes for name in all_classes)
     about = {"classes": Classes(all_classes, is_seen).as_metadata()}
-    write_table(parquet, frame.append_column("vector", vector_column(vectors)), about)
-    np.save(numpy, vectors)
+    write_table(path("parquet"), frame.append_column("vector", vector_column(vectors)), about)
+    np.save(path("npy"), vectors)
 
     def ours() -> None:
-        torch.from_numpy(load_features(parquet).vectors)
+        torch.from_numpy(load_features(path("parquet")).vectors)
 
-    def bare(_: object = folder) -> None:  # the folder lives as long as what reads from it
-        torch.from_numpy(np.load(numpy))
+    def bare() -> None:
+        torch.from_numpy(np.load(path("npy")))
 
     return {"ours": lambda: seconds(ours), "np.load": lambda: seconds(bare)}
 
@@ -274,7 +277,8 @@ def cases(*, quick: bool) -> list[Case]:
     ]  # fmt: skip
     found += [
         Case("training", f"ICIS, CUB, {SEEDS} seeds", "s/seed",
-             partial(seeds_together, CUB, 1 if quick else 3), "at most", 1, warm_up=False)
+             partial(seeds_together, CUB, 1 if quick else 3), "at most", 1, warm_up=False,
+             most_mib=2048)
     ]  # fmt: skip
     found += [
         Case("heads", f"{shape.name}, {seeds} seeds", "s/epoch and seed",

@@ -26,7 +26,7 @@ from benchmarks.agreement import measure_agreement
 from benchmarks.cases import cases
 from benchmarks.growth import draw, measure_growth
 from benchmarks.shown import markdown
-from benchmarks.turns import measure, own_peak
+from benchmarks.turns import measure, own_memory
 from benchmarks.whole import measure_tables
 from icis.artifacts import write_json
 
@@ -38,7 +38,7 @@ PARTS = (
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
@@ -47,11 +47,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def peak(key: str, side: str) -> None:
-    """Do one side of a case once and print the process's peak memory in MiB."""
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def memory_of(key: str, side: str) -> None:
+    """Do one side of a case once and print the memory that it took."""
     [case] = [each for each in cases(quick=False) if each.key == key]
-    case.make()[side]()
-    print(own_peak())
+    print(json.dumps(own_memory(case.make()[side])))
 
 
 def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str, Any]:
@@ -94,14 +99,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="%(default)s, on both sides")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--markdown", type=Path, metavar="JSON", help="print a finished run")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.markdown:
         print(markdown(json.loads(wanted.markdown.read_text())))
         return
     torch.set_num_threads(wanted.threads)
-    if wanted.peak:
-        peak(*wanted.peak)
+    if wanted.memory_of:
+        memory_of(*wanted.memory_of)
         return
     default = [part for part in PARTS if part != "tables" or not wanted.quick]
     parts = wanted.parts.split(",") if wanted.parts else default

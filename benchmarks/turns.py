@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import resource
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class Case:
     aim: float | None = None
     warm_up: bool = True
     memory: bool = True
+    most_mib: float | None = None
+    """What the peak of memory should stay below."""
 
     @property
     def key(self) -> str:
@@ -92,23 +95,34 @@ def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, Any]:
     ratios = [r / o if case.bound == "at least" else o / r for o, r in pairs]
     result = {
         "part": case.part, "name": case.name, "unit": case.unit, "bound": case.bound,
-        "target": case.target, "aim": case.aim, "reference": reference,
+        "target": case.target, "aim": case.aim, "most_mib": case.most_mib, "reference": reference,
         "sides": {side: spread(values) for side, values in found.items()},
         "ratio": spread(ratios),
     }  # fmt: skip
     for side in found if case.memory and not quick else ():
-        result["sides"][side]["peak_mib"] = peak_memory(case.key, side)
+        result["sides"][side] |= memory_of(case.key, side)
     return result
 
 
-def peak_memory(key: str, side: str) -> float:
-    """Return the peak memory in MiB of a process that does one side of a case once."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--peak", key, side]
+def memory_of(key: str, side: str) -> dict[str, float]:
+    """Return what ``own_memory`` gives of one side of a case, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.speed", "--memory-of", key, side]
     command += ["--threads", str(torch.get_num_threads())]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return float(done.stdout)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
-def own_peak() -> float:
-    """Return this process's peak memory in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def own_memory(work: Work) -> dict[str, float]:
+    """Return the process's memory in MiB before a work, its inputs made, and at most during it."""
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of making inputs, is forgotten
+    work()
+    return {"before_mib": before, "peak_mib": _status("VmHWM")}
+
+
+def _status(key: str) -> float:
+    """Return an entry of /proc/self/status in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [line] = [each for each in lines if each.startswith(f"{key}:")]
+    return int(line.split()[1]) / 1024

@@ -96,9 +96,25 @@ def test_ratio_and_target(bound, target, ratio, met):
                       bound, target, memory=False)  # fmt: skip
     result = turns.measure(case, 3, quick=True)
     assert result["ratio"]["median"] == ratio
-    machine = {"cores": 2, "threads": 2, "load_before": 0.0, "python": "3", "torch": "2"}
+    machine = {
+        "processor": "p",
+        "cores": 2,
+        "threads": 2,
+        "load_before": 0.0,
+        "python": "3",
+        "torch": "2",
+    }
     text = shown.markdown({"machine": machine, "rounds": 3, "cases": [result]})
-    assert f"{'met' if met else 'missed'}" in text
+    assert (": met" if met else ": missed") in text
+
+
+def test_memory_is_that_of_the_work_alone():
+    def work():
+        return float(bytearray(40 * 2**20)[-1])
+
+    bytearray(400 * 2**20)  # the inputs' making, which is over
+    found = turns.own_memory(work)
+    assert 30 < found["peak_mib"] - found["before_mib"] < 200
 
 
 def test_hours_of_the_tables():
