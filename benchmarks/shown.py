@@ -26,10 +26,11 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _about(results: dict[str, Any]) -> str:
     found = results["machine"]
+    where = f"{found['processor']}, {found['cores']} cores, {found['threads']} threads"
     return (
-        f"{found['processor']}, {found['cores']} cores, {found['threads']} threads, "
-        f"load {found['load_before']:.1f} before; Python {found['python']}, torch {found['torch']}; medians (quartiles) of "
-        f"{results['rounds']} turns; {results.get('seconds', 0) / 60:.1f} minutes in all."
+        f"{where}, load {found['load_before']:.1f} before; Python {found['python']}, torch "
+        f"{found['torch']}; medians (quartiles) of {results['rounds']} turns; "
+        f"{results.get('seconds', 0) / 60:.1f} minutes in all."
     )
 
 
