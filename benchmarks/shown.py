@@ -90,11 +90,13 @@ def _memory(case: dict[str, Any], ours: dict[str, Any], other: dict[str, Any]) -
 
 
 def _hours(tables: dict[str, Any]) -> str:
+    target = tables["target"]
     rows = [
-        [kind, *(span(each[key]) for key in ("ours", "plain", "ratio"))]
+        [kind, *(span(each[key]) for key in ("ours", "plain", "ratio")),
+         f"≥ {target:g}: {'met' if each['ratio']['median'] >= target else 'missed'}"]
         for kind, each in tables["hours"].items()
-    ]
-    headers = ["Tables 1 and 2, extrapolated", "ours, h", "plain, h", "ratio"]
+    ]  # fmt: skip
+    headers = ["Tables 1 and 2, extrapolated", "ours, h", "plain, h", "ratio", "target"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 

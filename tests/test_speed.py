@@ -1,13 +1,18 @@
 """The benchmark suite itself: every side of it runs on small shapes, and its sums are right."""
 
+import json
 import math
 
 import pytest
 
-from benchmarks import agreement, cases, growth, shown, turns, whole
+from benchmarks import agreement, cases, growth, shown, speed, turns, whole
 from benchmarks.shapes import AWA2, SHAPES, Shape
 
 TINY = Shape("tiny", 13, 5, 7, 60, 30, 30, batch_size=5, dim=10, hidden=8)
+
+MACHINE = {
+    "processor": "p", "cores": 2, "threads": 2, "load_before": 0.0, "python": "3", "torch": "2",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -96,15 +101,7 @@ def test_ratio_and_target(bound, target, ratio, met):
                       bound, target, memory=False)  # fmt: skip
     result = turns.measure(case, 3, quick=True)
     assert result["ratio"]["median"] == ratio
-    machine = {
-        "processor": "p",
-        "cores": 2,
-        "threads": 2,
-        "load_before": 0.0,
-        "python": "3",
-        "torch": "2",
-    }
-    text = shown.markdown({"machine": machine, "rounds": 3, "cases": [result]})
+    text = shown.markdown({"machine": MACHINE, "rounds": 3, "cases": [result]})
     assert (": met" if met else ": missed") in text
 
 
@@ -117,13 +114,24 @@ def test_memory_is_that_of_the_work_alone():
     assert 30 < found["peak_mib"] - found["before_mib"] < 200
 
 
+def test_a_finished_run_is_shown_from_its_file(tmp_path, monkeypatch):
+    sides = {"ours": lambda: 2.0, "bare": lambda: 1.0, "also": lambda: 3.0}
+    case = turns.Case("reading", "name", "s", lambda: sides, "at most", 3, memory=False)
+    monkeypatch.setattr(speed, "cases", lambda quick: [case])
+    found = speed.run(["reading"], quick=False, rounds=2, output=tmp_path)
+    text = shown.markdown(json.loads((tmp_path / "speed.json").read_text()))
+    assert text == shown.markdown(found)
+    assert "2 (2–2)" in text
+    assert "≤ 3: met" in text
+
+
 def test_hours_of_the_tables():
     def part(ours, plain):
         return {"ours": [ours] * 2, "plain": [plain] * 2}
 
     one = {"seen head": part(10, 40), "MLP": part(5, 20), "ICIS": part(7, 21),
            "wDAE's graph network": part(100, 100)}  # fmt: skip
-    hours = whole.totals({"A": one, "B": one}, 2)["hours"]
+    hours = whole.totals({"A": one, "B": one}, 2)
     scale = 2 * whole.SEEDS / 3600
     expected = {
         "all": (10 + 2 * 5 + 7 + 100, 40 + 2 * 20 + 21 + 100),
@@ -135,6 +143,11 @@ def test_hours_of_the_tables():
         assert math.isclose(hours[kind]["ours"]["median"], scale * ours)
         assert math.isclose(hours[kind]["plain"]["median"], scale * plain)
         assert math.isclose(hours[kind]["ratio"]["median"], plain / ours)
+    tables = {"epochs": {"MLP": 9}, "target": 3, "hours": hours, "seconds_a_seed": {"A": one}}
+    text = shown.markdown({"machine": MACHINE, "rounds": 2, "cases": [], "tables": tables})
+    assert text.count("≥ 3: met") == 2  # 101 / 27 and 662 / 127, but not 201 / 127
+    assert text.count("≥ 3: missed") == 1
+    assert "5 / 20" in text
 
 
 def test_growth_is_drawn(tmp_path):
@@ -147,6 +160,8 @@ def test_growth_is_drawn(tmp_path):
     found = {axis: [point(value) for value in values] for axis, (_, values) in growth.AXES.items()}
     growth.draw(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    text = shown.markdown({"machine": MACHINE, "rounds": 2, "cases": [], "growth": found})
+    assert all(f"| {value} " in text for _, values in growth.AXES.values() for value in values)
 
 
 def test_difference_in_standard_errors():
