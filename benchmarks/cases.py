@@ -272,12 +272,12 @@ def cases(*, quick: bool) -> list[Case]:
     found = [
         Case("training", f"ICIS, {shape.name}", "s/epoch",
              partial(injection, shape, epochs[shape.name]),
-             "at least", 3, aim=4, warm_up=False)
+             "at least", 3, aim=4, warm_up=False, memory=shape is not WIDE_SUN)
         for shape in shapes
     ]  # fmt: skip
     found += [
         Case("training", f"ICIS, CUB, {SEEDS} seeds", "s/seed",
-             partial(seeds_together, CUB, 1 if quick else 3), "at most", 1, warm_up=False,
+             partial(seeds_together, CUB, 1 if quick else 2), "at most", 1, warm_up=False,
              most_mib=2048)
     ]  # fmt: skip
     found += [
