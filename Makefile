@@ -9,7 +9,7 @@ EXPERIMENT ?= params.yaml
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: demo table test test-slow lint format lock clean help
+.PHONY: demo table test test-slow bench lint format lock clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test: $(VENV)/.installed lint  ## linters, types and all tests that take minutes
 
 test-slow: $(VENV)/.installed  ## tests on real data, kills, whole runs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+
+bench: $(VENV)/.installed  ## speed and memory beside a plain implementation: minutes, on idle cores
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(VENV)/.installed  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from icis.artifacts import column_vectors, read_metadata, read_table, require_finite
+from icis.artifacts import read_metadata, read_table, read_vectors, require_finite
 from icis.datasets.index import Classes
 from icis.errors import IcisError
 from icis.metrics import LabelledFeatures
@@ -44,10 +44,9 @@ class Features:
 def load_features(path: Path | str) -> Features:
     """Read a features file and check that its vectors are finite."""
     path = Path(path)
-    table = read_table(path)
     metadata = read_metadata(path)
-    vectors = column_vectors(table["vector"])
-    rows = pl.from_arrow(table.select(["image", "class", "split"]))
+    vectors = read_vectors(path)
+    rows = pl.from_arrow(read_table(path, ["image", "class", "split"]))
     assert isinstance(rows, pl.DataFrame)
     require_finite(vectors, str(path), rows["image"].to_list())
     return Features(vectors, rows, Classes.from_metadata(metadata), metadata)
