@@ -33,6 +33,7 @@ from icis.methods import Conse, Costa, Icis, Injection, InjectionProblem, Method
 from icis.metrics import LabelledFeatures, label_columns
 from icis.scorers import Scorer
 from icis.stages.common import denormals_flushed
+from icis.threads import in_threads
 
 SEEDS = 5
 
@@ -106,7 +107,10 @@ def seeds_together(shape: Shape, epochs: int) -> Mapping[str, Work]:
 
 def our_seeds(method: Method, problem: InjectionProblem, count: int) -> list[Injection]:
     """Inject with several seeds as the stage does."""
-    return [our_training(method, problem, None, seed=seed) for seed in range(count)]
+    with denormals_flushed():
+        return in_threads(
+            lambda seed: method.inject(problem, seed=seed, device="cpu"), range(count), device="cpu"
+        )
 
 
 # --- seen heads -------------------------------------------------------------------------------
@@ -115,10 +119,12 @@ def our_seeds(method: Method, problem: InjectionProblem, count: int) -> list[Inj
 def our_heads(shape: Shape, trainval: LabelledFeatures, seeds: int, epochs: int) -> list[Head]:
     """Train several seeds' heads as the stage does."""
     recipe = SeenHead(epochs=epochs).resolve(batch_size=shape.batch_size)
-    return [
-        train_seen_head(trainval, recipe, classes=shape.seen_classes, seed=seed).head
-        for seed in range(seeds)
-    ]
+
+    def train(seed: int) -> Head:
+        return train_seen_head(trainval, recipe, classes=shape.seen_classes, seed=seed).head
+
+    with denormals_flushed():
+        return in_threads(train, range(seeds), device="cpu")
 
 
 def plain_head(shape: Shape, trainval: LabelledFeatures, epochs: int, *, seed: int = 0) -> Head:

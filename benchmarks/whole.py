@@ -42,6 +42,8 @@ from icis.methods import (
     Wavg,
     Wdae,
 )
+from icis.stages.common import denormals_flushed
+from icis.threads import in_threads
 
 HEAD_EPOCHS = 100
 GRAPH_EPOCHS = 30
@@ -84,21 +86,31 @@ TRAINED = {
 UNTRAINED = {"ConSE": Conse(), "COSTA": Costa(), "WAvg": Wavg(), "SMO, exact": Smo(solver="exact")}
 
 
-def extrapolated(train: Callable[[Any], object], epochs: int) -> float:
-    """Return the seconds of a training of ``epochs`` from a few of them; the first counts once."""
+def extrapolated(train: Callable[[Any], object], epochs: int, *, at_once: int = 1) -> float:
+    """Return the seconds a seed of a training of ``epochs`` from a few; the first counts once.
+
+    ``at_once`` seeds are trained side by side, as the stage does.
+    """
     ends: list[float] = []
-    taken = seconds(lambda: train(lambda epoch, loss: ends.append(time.perf_counter())))
+
+    def work(seed: int) -> None:
+        train((lambda epoch, loss: ends.append(time.perf_counter())) if seed == 0 else None)
+
+    with denormals_flushed():
+        taken = seconds(lambda: in_threads(work, range(at_once), device="cpu"))
     epoch = (ends[-1] - ends[0]) / (len(ends) - 1)
-    return taken + (epochs - len(ends)) * epoch
+    return (taken + (epochs - len(ends)) * epoch) / at_once
 
 
 def parts(shape: Shape) -> dict[str, dict[str, Work]]:
     """Return each part's seconds a seed, ours and plain."""
-    world = World(shape)
+    world, at_once = World(shape), torch.get_num_threads()
     problem, trainval = world.problem(), world.images("trainval")
     found: dict[str, dict[str, Work]] = {
         "seen head": {
-            "ours": lambda: HEAD_EPOCHS * seconds(lambda: our_heads(shape, trainval, 1, 1)),
+            "ours": lambda: (
+                HEAD_EPOCHS * seconds(lambda: our_heads(shape, trainval, at_once, 1)) / at_once
+            ),
             "plain": lambda: HEAD_EPOCHS * seconds(lambda: plain_head(shape, trainval, 1)),
         }
     }
@@ -107,7 +119,7 @@ def parts(shape: Shape) -> dict[str, dict[str, Work]]:
         ours = partial(our_training, fixed(row.method, shape, few), problem)
         theirs = partial(row.plainly(shape, problem), epochs=few)
         found[name] = {
-            "ours": partial(extrapolated, ours, row.epochs),
+            "ours": partial(extrapolated, ours, row.epochs, at_once=at_once),
             "plain": partial(extrapolated, theirs, row.epochs),
         }
     found["SMO"] = {

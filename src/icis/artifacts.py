@@ -27,6 +27,10 @@ METADATA_KEY = b"icis"
 LIBRARIES = ("icis", "numpy", "pillow", "polars", "pyarrow", "scipy", "timm", "torch")
 
 
+ROW_GROUP = 2048
+"""Rows that are read by one thread at a time."""
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it into place when the block ends well.
@@ -125,7 +129,23 @@ def write_table(path: Path, table: pa.Table | pl.DataFrame, metadata: dict[str, 
     arrow = table.to_arrow() if isinstance(table, pl.DataFrame) else table
     arrow = arrow.replace_schema_metadata(with_metadata(arrow.schema, metadata).metadata)
     with atomic_path(path) as temporary:
-        pq.write_table(arrow, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(arrow, temporary, row_group_size=ROW_GROUP, **storage(arrow.schema))
+
+
+def storage(schema: pa.Schema) -> dict[str, Any]:
+    """Return how Parquet stores columns: checksums for all, and vectors as they are.
+
+    They do not compress, reading them would wait for the decoding, and their least and greatest,
+    which no checksum covers, mean nothing.
+    """
+    kinds = {field.name: pa.types.is_fixed_size_binary(field.type) for field in schema}
+    others = [name for name, vectors in kinds.items() if not vectors]
+    return {
+        "compression": {name: "none" if vectors else "zstd" for name, vectors in kinds.items()},
+        "use_dictionary": others,
+        "write_statistics": others,
+        "write_page_checksum": True,
+    }
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

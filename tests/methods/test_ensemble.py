@@ -68,13 +68,15 @@ def together(tasks, **settings):
     return [found[task.label] for task in tasks]
 
 
-def assert_as_alone(task, found):
+def assert_as_alone(task, found, *, tolerance=1e-6):
     alone = task.method.inject(task.problem, seed=task.seed, device="cpu")
     assert isinstance(found, Injection), found
     assert found.epochs == alone.epochs, "another number of epochs"
     assert found.history.keys() == alone.history.keys()
     for term, values in alone.history.items():
-        np.testing.assert_allclose(found.history[term], values, rtol=0, atol=1e-6, err_msg=term)
+        np.testing.assert_allclose(
+            found.history[term], values, rtol=0, atol=tolerance, err_msg=term
+        )
     assert found.joint.classes == alone.joint.classes
     assert (found.joint.joined() - alone.joint.joined()).abs().max() < 1e-6
     assert (found.seen_predictions - alone.seen_predictions).abs().max() < 1e-6
@@ -120,7 +122,7 @@ def test_deeper_networks(depth):
     }  # fmt: skip
     tasks = tasks_of(methods, seeds=(0, 1))
     for task, found in zip(tasks, together(tasks), strict=True):
-        assert_as_alone(task, found)
+        assert_as_alone(task, found, tolerance=1e-5)  # depth amplifies float32's rounding
 
 
 def test_settings_that_change_the_step_make_programs_of_their_own(monkeypatch):
@@ -317,5 +319,5 @@ def test_every_setting_of_a_training_is_known_here():
     """One that is new must be in a program's steps, in what groups them, or make it not batched."""
     in_members = {"max_epochs", "slope_threshold", "distance"}
     in_groups = {"hidden", "learning_rate", "batch_size"}
-    elsewhere = {"name", "rescale"}
+    elsewhere = {"name", "rescale", "recipe", "schedule"}
     assert {*TrainedMethod.model_fields} == in_members | in_groups | elsewhere | {"method"}

@@ -22,6 +22,7 @@ from icis.artifacts import (
     file_sha256,
     provenance,
     require_finite,
+    storage,
     vector_column,
     with_metadata,
 )
@@ -193,14 +194,7 @@ def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, A
                 if writer is None:
                     about = {**metadata, "dim": block.shape[1]}
                     schema = with_metadata(table.schema, about)
-                    writer = pq.ParquetWriter(
-                        # vectors do not compress, and decoding them is what reading would wait for
-                        temporary,
-                        schema,
-                        compression="none",
-                        use_dictionary=["class", "split"],
-                        write_page_checksum=True,
-                    )
+                    writer = pq.ParquetWriter(temporary, schema, **storage(schema))
                 writer.write_table(table.cast(writer.schema))
                 done += len(block)
         finally:
