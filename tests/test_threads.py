@@ -7,7 +7,7 @@ import torch
 
 from icis.errors import IcisError
 from icis.stages.common import denormals_flushed
-from icis.threads import in_threads
+from icis.threads import in_threads, one_thread
 from tests.methods.slow import icis, make_problem
 
 
@@ -79,3 +79,10 @@ def test_seeds_trained_side_by_side_have_the_bits_of_seeds_trained_alone():
         alone = train(seed)
         assert found.history == alone.history
         assert found.joint.digest() == alone.joint.digest()
+
+
+def test_one_thread_for_a_while():
+    with pytest.raises(IcisError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise IcisError("no")
+    assert torch.get_num_threads() == 2

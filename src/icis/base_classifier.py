@@ -15,6 +15,7 @@ from icis.heads import Head, check_dim
 from icis.metrics import LabelledFeatures, label_columns, per_class_accuracy
 from icis.products import linear
 from icis.seeding import derive_seed
+from icis.threads import one_thread
 
 if TYPE_CHECKING:
     from icis.methods.base import Progress
@@ -62,7 +63,8 @@ def train_seen_head(
     ``test_seen`` is looked at with ``selection: test_seen`` only (the paper's leak).
     """
     x, y, judge = training_images(trainval, recipe, classes, seed, test_seen, device)
-    return _descend(x, y, recipe, classes, judge, seed, progress)
+    with one_thread():
+        return _descend(x, y, recipe, classes, judge, seed, progress)
 
 
 Images = tuple[torch.Tensor, torch.Tensor]

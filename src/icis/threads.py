@@ -6,8 +6,9 @@ numbers are the same: a piece that has one thread of PyTorch's gives what it giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,5 +32,18 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], *, device: str) -> li
         # a new thread starts with its parent's setting for denormals
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Give PyTorch one thread: what small steps are fastest with."""
+    import torch
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(count)
