@@ -100,10 +100,8 @@ class StackedLinear:
     def __init__(self, layers: Sequence[nn.Linear], device: str) -> None:
         weight = torch.stack([layer.weight.detach() for layer in layers])
         bias = torch.stack([layer.bias.detach()[None] for layer in layers])
-        self.weight, self.bias = (
-            StackedParameter(weight.to(device)),
-            StackedParameter(bias.to(device)),
-        )
+        self.weight = StackedParameter(weight.to(device))
+        self.bias = StackedParameter(bias.to(device))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return x Wᵀ + b, [M, N, out] from [M, N, in]."""
