@@ -55,7 +55,8 @@ def mounts():
 
 def used(folder):
     """Return the bytes of a folder's files, in the pages of a tmpfs."""
-    return sum(-(-each.lstat().st_size // 4096) * 4096 for each in folder.rglob("*"))
+    files = [each for each in folder.rglob("*") if each.is_file()]
+    return sum(-(-each.stat().st_size // 4096) * 4096 for each in files)
 
 
 def half_done(calm, folder):
