@@ -240,6 +240,9 @@ def test_attributes_of_a_benchmark_as_they_are_scaled_and_as_given(tmp_path):
         (tmp_path / name).write_bytes(data)
     experiment = tiny()
     del experiment["backbones"]
+    experiment["heads"]["last"] = {"epochs": 50, "learning_rate": 0.01}
+    for method in ("mlp", "icis"):
+        experiment["methods"][method]["learning_rate"] = 0.01  # enough to learn something
     splits = str(tmp_path / "att_splits.mat")
     features = {"small": str(tmp_path / "res101.mat")}
     animals = {"kind": "xlsa17", "split_version": "2.0", "splits": splits, "features": features}

@@ -65,8 +65,8 @@ def _bring() -> None:
     if pulled.returncode != 0:
         raise IcisError(
             f"DVC cannot bring the results back:\n{pulled.stderr.strip()}\n"
-            "Where they were computed: dvc push (of all versions: dvc push --all-commits). Here: "
-            "dvc remote list should name that remote. Or compute them anew: dvc repro"
+            "Where they were computed: dvc push, of all versions dvc push --all-commits. Here: dvc "
+            "remote list should name that remote. Or compute them anew: dvc repro"
         )
 
 
