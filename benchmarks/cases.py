@@ -275,6 +275,7 @@ def cases(*, quick: bool) -> list[Case]:
     epochs = {"CUB": 3, "AWA2": 8, "SUN": 2, "SUN, h 4096": 2}
     shapes = (CUB, AWA2) if quick else (CUB, AWA2, SUN, WIDE_SUN)
     seeds = 1 if quick else SEEDS
+    told = f"{seeds} seeds" if seeds > 1 else "one seed"
     found = [
         Case("training", f"ICIS, {shape.name}", "s/epoch",
              partial(injection, shape, epochs[shape.name]),
@@ -287,12 +288,12 @@ def cases(*, quick: bool) -> list[Case]:
              most_mib=2048)
     ]  # fmt: skip
     found += [
-        Case("heads", f"{shape.name}, {seeds} seeds", "s/epoch and seed",
+        Case("heads", f"{shape.name}, {told}", "s/epoch and seed",
              partial(seen_heads, shape, seeds), "at least", 2.5, aim=5, warm_up=False)
         for shape in ((CUB, AWA2) if quick else (CUB, AWA2, SUN))
     ]  # fmt: skip
     found += [
-        Case("evaluation", f"AWA2, 12 rows × {seeds} seeds", "s/scorer",
+        Case("evaluation", f"AWA2, 12 rows, {told}", "s/scorer",
              partial(evaluation, AWA2, seeds), "at most", 2),
         Case("reading", "AWA2", "s", partial(reading, AWA2), "at most", 1.5),
         Case("starting", "import icis", "s", partial(starting, "-c", "import icis"),

@@ -93,7 +93,7 @@ def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str
 def main() -> None:
     """Read the command line; measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two minutes: fewer epochs, no memory")
+    parser.add_argument("--quick", action="store_true", help="fewer epochs, no memory, no tables")
     parser.add_argument("--parts", metavar="LIST", help=f"{','.join(PARTS)}; --quick: no tables")
     parser.add_argument("--rounds", type=int, help="turns of each side: 5; with --quick 3")
     parser.add_argument("--threads", type=int, default=2, help="%(default)s, on both sides")
