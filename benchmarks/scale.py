@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import torch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from icis import layout
 from icis.artifacts import vector_column, write_json, write_table
@@ -166,14 +167,18 @@ def measure(cells: int, *, size: int, track: bool, jobs: bool) -> dict[str, Any]
 
 def draw(results: list[dict[str, Any]], file: Path) -> None:
     """Draw CPU times over the number of cells, both logarithmic."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
     for key, label in LINES.items():
         points = [(each["cells"], each[f"{key}_cpu"]) for each in results if key in each]
         if points:
             axes.loglog(*zip(*points, strict=True), marker="o", label=label)
     axes.set(xlabel="cells", ylabel="CPU seconds", title="Time by the number of cells")
     axes.grid(which="both", alpha=0.2)
-    axes.legend()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(file)
     plt.close(figure)
 
