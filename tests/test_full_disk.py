@@ -68,7 +68,7 @@ def half_done(calm, folder):
 
 
 def limited(calm, tmp_path, mounts, where, room):
-    """Return a half-done project, and where in it a tmpfs has this many KiB left, with its mount."""
+    """Return a half-done project, and a place in it where this many KiB are left."""
     made, folder = half_done(calm, tmp_path / "made"), tmp_path / "run"
     shutil.copytree(made, folder, symlinks=True)
     source, place = made / where, folder / where
