@@ -131,7 +131,8 @@ def test_a_failed_row_leaves_the_rest_complete_and_the_exit_status_says_so(finis
     assert "top is 99" in (folder / log).read_text()
     table = (folder / layout.table("tiny", "main", "md")).read_text()
     rows = {line.split("|")[1].strip(): line for line in table.splitlines() if "|" in line}
-    assert rows["ConSE, top 99"].count("failed") == 12
+    columns = next(iter(rows.values())).count("|") - 2  # but for the method's
+    assert rows["ConSE, top 99"].count("failed") == columns > 10
     assert "failed" not in "".join(rows[name] for name in ("ConSE", "COSTA", "ICIS", "wDAE"))
     assert not (folder / layout.complete("tiny", "main")).exists()
     assert (folder / layout.complete("tiny", "subsets")).exists()

@@ -181,7 +181,8 @@ from tests.test_extraction import run
 fsync, calls = os.fsync, []
 
 def killing(file):
-    calls.append(file)
+    if "/data/" in os.readlink(f"/proc/self/fd/{{file}}"):  # not what is remembered of the code
+        calls.append(file)
     if len(calls) == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
     fsync(file)

@@ -123,7 +123,7 @@ def test_a_store_that_breaks_in_the_middle_is_completed(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", GOOD)
     log: Callable[..., Any] = MlflowClient.log_batch
     with monkeypatch.context() as patch:
-        left = iter(range(1))
+        left = iter(range(2))  # a record: its numbers, then that it is complete
 
         def log_batch(*args: Any, **kwargs: Any) -> Any:
             if next(left, None) is None:
