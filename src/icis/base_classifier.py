@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim.adam import adam
 
+from icis.adam import Adam
 from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.heads import Head, check_dim
 from icis.metrics import LabelledFeatures, label_columns, per_class_accuracy
-from icis.products import linear
+from icis.products import linear, outer
 from icis.seeding import derive_seed
 from icis.threads import one_thread
 
@@ -128,11 +128,8 @@ def _descend(
     steps = math.ceil(len(x) / recipe.batch_size)
     course = HeadCourse(judge)
     for epoch in range(1, recipe.epochs + 1):
-        total = torch.zeros((), device=x.device, dtype=torch.float64)
-        for _ in range(steps):
-            rows = next(batches).to(x.device)
-            total += step(x[rows], y[rows])
-        course.add(Head(weight, bias, classes), float(total) / steps)
+        rows = torch.stack([next(batches) for _ in range(steps)]).to(x.device)
+        course.add(Head(weight, bias, classes), step(x, y, rows))
         if progress:
             progress(epoch, course.losses[-1])
     return course.trained(Head(weight, bias, classes))
@@ -170,33 +167,39 @@ class HeadCourse:
 
 
 class _Steps:
-    """Steps of Adam on the mean cross-entropy, with betas (0.9, 0.999) and no weight decay.
+    """Steps of Adam on the mean cross-entropy.
 
-    The gradient is written down, (softmax - onehot) / B times x, and Adam is called without its
-    class: autograd's overhead, and that of torch.optim, would be most of a step of this size.
+    The gradient is written down, (softmax - onehot) / B times x. Autograd's overhead would be most
+    of a step of this size; and every operation less counts twice where seeds run side by side,
+    since Python's lock changes hands at each.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, learning_rate: float) -> None:
-        self.values, self.learning_rate = [weight, bias], learning_rate
-        self.first = [torch.zeros_like(each) for each in self.values]
-        self.second = [torch.zeros_like(each) for each in self.values]
-        self.counts = [torch.zeros((), device=each.device) for each in self.values]
+        self.weight, self.bias, self.learning_rate = weight, bias, learning_rate
+        self.adam, self.room = Adam([weight, bias]), torch.empty_like(weight)
 
-    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Take one step on features [B, D] of classes [B]; return the loss before it."""
-        weight, bias = self.values
-        log_p = linear(x, weight, bias).log_softmax(dim=1)
-        target = y[:, None]
-        loss = log_p.gather(1, target).mean().neg_()
-        delta = log_p.exp_()
-        delta.scatter_add_(1, target, delta.new_full((), -1.0).expand(target.shape))
-        delta.mul_(1 / len(y))
-        adam(
-            self.values, [linear(delta.t(), x.t()), delta.sum(dim=0)], self.first, self.second,
-            [], self.counts, foreach=False, fused=True, amsgrad=False, maximize=False,
-            lr=self.learning_rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
-        )  # fmt: skip
-        return loss
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor) -> float:
+        """Take a step on each batch [K, B] of rows of features [N, D] and classes [N].
+
+        Return the mean of the losses before the steps.
+        """
+        targets = y[batches][..., None]
+        minus = torch.full_like(targets[0], -1, dtype=x.dtype)
+        likelihoods = [
+            self._step(x.index_select(0, rows), target, minus)
+            for rows, target in zip(batches.unbind(), targets.unbind(), strict=True)
+        ]
+        return -float(torch.stack(likelihoods).mean(dtype=torch.float64))
+
+    def _step(self, x: torch.Tensor, target: torch.Tensor, minus: torch.Tensor) -> torch.Tensor:
+        """Take a step; return the logarithms of the likelihoods before it, [B, 1]."""
+        log_p = linear(x, self.weight, self.bias).log_softmax(dim=1)
+        likelihoods = log_p.gather(1, target)
+        delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / len(x))
+        gradients = [outer(delta, x, self.room), delta.sum(dim=0)]
+        self.adam.step(gradients, self.learning_rate)
+        return likelihoods
 
 
 def stratified_holdout(

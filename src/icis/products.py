@@ -22,6 +22,17 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         return functional.linear(x, weight, bias)
 
 
+def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """Return uᵀ x, [out, in] from [N, out] and [N, in]; maybe in ``room``, of the same shape.
+
+    Memory that is asked for anew at every step is given back in between, and costs page faults.
+    """
+    with torch.no_grad():
+        if _by_onednn(u.t(), x.shape[1]):  # it can only write where it likes
+            return linear(u.t(), x.t())
+        return torch.mm(u.t(), x, out=room)
+
+
 def _by_onednn(x: torch.Tensor, outputs: int) -> bool:
     return (
         x.device.type == "cpu"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch.optim.adam import adam
+
+from icis.adam import adam_update
 
 EAGER = 2
 """Steps taken before one is captured: what libraries set up at first use is then done."""
@@ -39,14 +40,11 @@ def adam_step(parameters: Iterable[StackedParameter], learning_rate: float) -> N
     chosen = list(parameters)
     gradients = [each.value.grad for each in chosen]
     assert all(gradient is not None for gradient in gradients)
-    with torch.no_grad():
-        adam(
-            [each.value for each in chosen], [g for g in gradients if g is not None],
-            [each.first for each in chosen], [each.second for each in chosen], [],
-            [each.steps for each in chosen],
-            foreach=False, fused=True, amsgrad=False, maximize=False,
-            lr=learning_rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
-        )  # fmt: skip
+    adam_update(
+        [each.value for each in chosen], [g for g in gradients if g is not None],
+        [each.first for each in chosen], [each.second for each in chosen],
+        [each.steps for each in chosen], learning_rate,
+    )  # fmt: skip
     for each in chosen:
         each.value.grad = None
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.adam import adam
 
+from icis.adam import Adam
 from icis.products import linear
 
 BLOCK = 2**19
@@ -56,16 +56,10 @@ class _Block:
     """Some rows of a weight with their moments."""
 
     def __init__(self, weight: torch.Tensor, rows: slice) -> None:
-        self.rows, self.weight = rows, weight[rows]
-        self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
-        self.steps = torch.zeros((), dtype=torch.float32, device=weight.device)
+        self.rows, self.adam = rows, Adam([weight[rows]])
 
     def update(self, gradient: torch.Tensor, learning_rate: float) -> None:
-        adam(
-            [self.weight], [gradient], [self.first], [self.second], [], [self.steps],
-            foreach=False, fused=True, amsgrad=False, maximize=False,
-            lr=learning_rate, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
-        )  # fmt: skip
+        self.adam.step([gradient], learning_rate)
 
 
 class BlockwiseAdam:
