@@ -8,11 +8,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from icis import artifacts
 from icis.artifacts import (
+    CHECKSUMS_KEY,
     atomic_path,
     column_vectors,
     file_sha256,
@@ -21,6 +24,7 @@ from icis.artifacts import (
     read_frame,
     read_metadata,
     read_table,
+    read_vectors,
     require_finite,
     vector_column,
     write_json,
@@ -182,6 +186,36 @@ def test_a_flipped_byte_in_a_data_page_is_found(tmp_path):
         read_table(path)
     path.write_bytes(whole)
     np.testing.assert_array_equal(column_vectors(read_table(path)["v"]), vectors)
+
+
+def test_vectors_have_checksums_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "ROW_GROUP", 150)
+    path = tmp_path / "t.parquet"
+    vectors = parquet(path)
+    told = json.loads(pq.read_metadata(path).metadata[CHECKSUMS_KEY])
+    parts = vectors[:150], vectors[150:300], vectors[300:]
+    assert told == {"v": [xxhash.xxh3_128(part.tobytes()).hexdigest() for part in parts]}
+    np.testing.assert_array_equal(read_vectors(path, "v"), vectors)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_flipped_bit_of_a_vector_is_found(tmp_path, checksums):
+    """With the checksums of vectors, and in a file that has those of its pages only."""
+    path = tmp_path / "t.parquet"
+    vectors = parquet(path)
+    if not checksums:
+        storage = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+        pq.write_table(pa.table({"v": vector_column(vectors)}), path, **storage)
+    whole = path.read_bytes()
+    assert (CHECKSUMS_KEY in whole) == checksums
+    np.testing.assert_array_equal(read_vectors(path, "v"), vectors)
+    start = whole.index(vectors.tobytes()[:64])
+    for position in np.linspace(start, start + vectors.nbytes - 1, 20).astype(int):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(IcisError, match=r"t\.parquet is not readable Parquet: "):
+            read_vectors(path, "v")
 
 
 @pytest.mark.parametrize("part", [0, 1, 7, 100, 0.5, 0.99])

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from icis import layout
 from icis.artifacts import (
+    TableWriter,
     atomic_path,
     file_sha256,
     provenance,
     require_finite,
-    storage,
     vector_column,
     with_metadata,
 )
@@ -185,18 +185,14 @@ def _write(path: Path, rows: pl.DataFrame, blocks: Blocks, metadata: dict[str, A
     columns = rows.select("image", "class", "split").to_arrow()
     columns = columns.cast(pa.schema([(each, pa.string()) for each in columns.column_names]))
     done, writer = 0, None
-    with atomic_path(path) as temporary:
-        try:
-            for block in blocks:
-                require_finite(block, f"{path}: features", names[done : done + len(block)])
-                part = columns.slice(done, len(block))
-                table = part.append_column("vector", vector_column(block))
-                if writer is None:
-                    about = {**metadata, "dim": block.shape[1]}
-                    schema = with_metadata(table.schema, about)
-                    writer = pq.ParquetWriter(temporary, schema, **storage(schema))
-                writer.write_table(table.cast(writer.schema))
-                done += len(block)
-        finally:
-            if writer is not None:
-                writer.close()
+    with atomic_path(path) as temporary, ExitStack() as stack:
+        for block in blocks:
+            require_finite(block, f"{path}: features", names[done : done + len(block)])
+            part = columns.slice(done, len(block))
+            table = part.append_column("vector", vector_column(block))
+            if writer is None:
+                about = {**metadata, "dim": block.shape[1]}
+                schema = with_metadata(table.schema, about)
+                writer = stack.enter_context(TableWriter(temporary, schema))
+            writer.write(table)
+            done += len(block)
