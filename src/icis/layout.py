@@ -66,6 +66,11 @@ def cell(
     return results(experiment).joinpath("cells", *names)  # one step: there are many cells
 
 
+def training(experiment: str, dataset: str, backbone: str, head: str, descriptor: str) -> Path:
+    """Return the folder of trainings that several cells of a place begin with."""
+    return results(experiment).joinpath("trainings", dataset, backbone, head, descriptor)
+
+
 def history(head: Path) -> Path:
     """Return the training history beside an injected head."""
     return head.with_suffix(".history.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,6 +165,28 @@ class Plan:
         files = self.files.unread_dataset(name, cell.backbone)
         return None if any(file.problem() for file in files) else name
 
+    @cached_property
+    def _trainings(self) -> tuple[Counter[Any], set[Any]]:
+        """Return how many cells begin with a training, and which ones some cell refines."""
+        counts: Counter[Any] = Counter()
+        refined = set()
+        for cell in self.cells.values():
+            key = (cell.group, canonical_hash(_training(cell).identity()))
+            counts[key] += 1
+            if cell.method.base_method is not None:
+                refined.add(key)
+        return counts, refined
+
+    def shared_training(self, cell: Cell) -> Method | None:
+        """Return the method that a cell begins with where others begin with it, too.
+
+        That is one which some cell refines: what this one or the others train serves all of them.
+        """
+        counts, refined = self._trainings
+        method = _training(cell)
+        key = (cell.group, canonical_hash(method.identity()))
+        return method if key in refined and counts[key] > 1 else None
+
     def table_seeds(self, table: Table) -> list[int]:
         """Return the seeds of a table."""
         seeds = self.experiment.seeds if table.seeds is None else table.seeds
@@ -278,10 +301,11 @@ class Plan:
             return {}
         return dict.fromkeys(self.seeds[cell.key][: setting.seeds], setting.part)
 
-    def seed_fingerprint(self, cell: Cell) -> str:
-        """Return the fingerprint of one seed's injected head."""
-        module = type(cell.method).__module__
-        return self.fingerprint("inject", [cell.method.identity(), cell.n_seen], module)
+    def seed_fingerprint(self, cell: Cell, method: Method | None = None) -> str:
+        """Return the fingerprint of one seed's injected head, or of the training before it."""
+        method = method or cell.method
+        module = type(method).__module__
+        return self.fingerprint("inject", [method.identity(), cell.n_seen], module)
 
     def injection_fingerprint(self, cell: Cell) -> str:
         """Return the fingerprint of injected heads, whatever their seeds."""
@@ -311,6 +335,12 @@ class Plan:
                 files += self.files.unread_dataset(test, cell.backbone)
             needed |= dict.fromkeys(files)
         return [problem for file in needed if (problem := file.problem()) is not None]
+
+
+def _training(cell: Cell) -> Method:
+    """Return the method that is trained first for a cell, its rows as predicted."""
+    method = cell.method.base_method or cell.method
+    return method.model_copy(update={"rescale": "none"})
 
 
 def _images_identity(data: AnyDataset) -> dict[str, Any]:

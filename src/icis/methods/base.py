@@ -188,6 +188,23 @@ class Method(Strict):
         """Return scorers for the unseen classes, as predicted; reads nothing but ``problem``."""
         raise NotImplementedError
 
+    @property
+    def base_method(self) -> Method | None:
+        """Return the method whose predictions this one refines, None for most methods."""
+        return None
+
+    def refined(
+        self,
+        problem: InjectionProblem,
+        base: Injection,
+        *,
+        seed: int,
+        device: str,
+        progress: Progress | None = None,
+    ) -> Injection:
+        """Return what ``fit`` returns, from what ``base_method.fit`` returned."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Task:

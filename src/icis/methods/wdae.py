@@ -119,16 +119,37 @@ class Wdae(Method):
         self._check_neighbours(len(problem.known_head.classes))
         # building layers draws from the CPU's global generator, though the values are not used
         with torch.random.fork_rng(devices=[]):
-            return self._fit(problem, seed, device, progress)
+            base = self.base_method.fit(problem, seed=seed, device=device, progress=progress)
+        return self.refined(problem, base, seed=seed, device=device, progress=progress)
 
-    def _fit(
-        self, problem: InjectionProblem, seed: int, device: str, progress: Progress | None
+    def refined(
+        self,
+        problem: InjectionProblem,
+        base: Injection,
+        *,
+        seed: int,
+        device: str,
+        progress: Progress | None = None,
+    ) -> Injection:
+        """Train the graph network on what the base predicts and refine the rows of all classes."""
+        import torch
+
+        self._check_neighbours(len(problem.known_head.classes))
+        with torch.random.fork_rng(devices=[]):  # as in fit
+            return self._refined(problem, base, seed, device, progress)
+
+    def _refined(
+        self,
+        problem: InjectionProblem,
+        base: Injection,
+        seed: int,
+        device: str,
+        progress: Progress | None,
     ) -> Injection:
         import torch
 
         from icis.heads import Head
 
-        base = self.base_method.fit(problem, seed=seed, device=device, progress=progress)
         assert isinstance(base.joint, Head)
         assert base.seen_predictions is not None
         later = None

@@ -32,6 +32,7 @@ from icis.plan import Cell, Plan
 from icis.schema import canonical_hash
 from icis.scorers import Scorer, load_scorers, save_scorers
 from icis.shelf import Shelf
+from icis.slugs import variant_slug
 from icis.stages.common import (
     denormals_flushed,
     device_name,
@@ -41,6 +42,7 @@ from icis.stages.common import (
     trains_together,
 )
 from icis.stages.problems import held_out_problem, load_problem
+from icis.stages.trainings import Training
 from icis.threads import in_threads
 
 HELD_OUT = "held-out-"
@@ -225,10 +227,14 @@ class _Maker:
 
     def _job(self, problem: InjectionProblem, seed: int) -> _Job:
         held = problem.truth is not None
-        told = [self.fingerprint, problem.seen_head.digest(), self.described]
-        key = canonical_hash([*told, list(problem.unseen_classes)] if held else told)
         name = f"{HELD_OUT}{seed}" if held else f"seed-{seed}"
+        key = self._key(problem, self.fingerprint)
         return _Job(problem, seed, self.folder / f"{name}.safetensors", key)
+
+    def _key(self, problem: InjectionProblem, fingerprint: str) -> str:
+        told = [fingerprint, problem.seen_head.digest(), self.described]
+        held = problem.truth is not None
+        return canonical_hash([*told, list(problem.unseen_classes)] if held else told)
 
     def _problem(self, seed: int) -> InjectionProblem:
         return load_problem(
@@ -256,10 +262,32 @@ class _Maker:
     def _inject(self, job: _Job) -> None:
         method = self.cell.method
         with epochs_bar(job.path.stem, getattr(method, "max_epochs", 0)) as progress:
-            injection = method.inject(
-                job.problem, seed=job.seed, device=self.device, progress=progress
-            )
+            own: dict[str, Any] = {
+                "seed": job.seed,
+                "device": self.device,
+                "progress": progress,
+            }
+            shared = self._shared(job)
+            if shared is None:
+                injection = method.inject(job.problem, **own)
+            else:
+                injection = shared.fit(self.device, progress)
+                if method.base_method is not None:
+                    injection = method.refined(job.problem, injection, **own)
+                injection = method.rescaled(injection, job.problem)
         self.save(job, injection)
+
+    def _shared(self, job: _Job) -> Training | None:
+        """Return the training that a job begins with, if other cells do so, too."""
+        method, cell = self.plan.shared_training(self.cell), self.cell
+        if method is None:
+            return None
+        variant = variant_slug(method, ignore=("method", "batch_size"))
+        few = "" if cell.n_seen is None else f"@{cell.n_seen}-seen"
+        folder = layout.training(self.plan.experiment.name, *cell.key[:4])
+        path = folder / f"{method.method}-{variant}{few}" / job.path.name
+        key = self._key(job.problem, self.plan.seed_fingerprint(cell, method))
+        return Training(method, job.problem, job.seed, path, key)
 
     def save(self, job: _Job, injection: Injection) -> None:
         """Write an injected head, its history before it."""
