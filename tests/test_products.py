@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icis.products import linear
+from icis.products import linear, outer
 
 
 def draw(*shape, seed=0):
@@ -36,15 +36,40 @@ def test_doubles_are_multiplied_as_doubles():
     torch.testing.assert_close(linear(x, weight), x @ weight.t(), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 24])
-def test_threads_change_no_bit(rows):
-    x, weight, bias = draw(rows, 513), draw(1000, 513, seed=1), draw(1000, seed=2)
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(1, 30), inputs=st.integers(1, 70), outputs=st.integers(1, 70))
+def test_outer_is_the_product_in_double_precision(rows, inputs, outputs):
+    u, x, room = draw(rows, outputs), draw(rows, inputs, seed=1), torch.empty(outputs, inputs)
+    truth = u.double().t() @ x.double()
+    for found in (outer(u, x, room), outer(u, x)):
+        torch.testing.assert_close(found.double(), truth, rtol=0, atol=1e-4)
+
+
+def in_threads(work):
+    """Return what each number of threads gives."""
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append([linear(x, weight, bias), linear(bias.expand(rows, -1), weight.t())])
+            found.append(work())
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    "shape", [(2219, 125), (513, 1000), (2049, 7), (1, 900), (300, 1)], ids=str
+)
+@pytest.mark.parametrize("rows", [1, 2, 7, 24])
+def test_threads_change_no_bit(rows, shape):
+    inputs, outputs = shape
+    x, weight, bias = draw(rows, inputs), draw(outputs, inputs, seed=1), draw(outputs, seed=2)
+    u, turned = draw(rows, outputs, seed=3), draw(inputs, rows, seed=4).t()
+
+    def work():
+        products = [linear(x, weight, bias), linear(u, weight.t()), outer(u, x), outer(u, turned)]
+        return [*products, linear(turned, weight)]
+
+    first, *others = in_threads(work)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))

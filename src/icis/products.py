@@ -1,42 +1,63 @@
-"""Products of a large matrix with a few rows.
+"""Products of a large matrix with a few rows, whose bits do not depend on the number of threads.
 
-PyTorch leaves float32 products on the CPU to MKL, which copies the large matrix first and takes
-one core for it. oneDNN, which comes with PyTorch too, does neither.
+PyTorch leaves float32 products on the CPU to MKL, which copies the large matrix first and, on
+processors of its own maker, adds up in another order for another number of threads. oneDNN, which
+comes with PyTorch too, does neither.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch.nn import functional
 
 SMALL = 2**21
-"""Multiplications of a product that MKL is quicker to begin."""
+"""Multiplications of an outer product that MKL is quicker to begin on any processor."""
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return x Wᵀ + b, [N, out] from [N, in] and [out, in]; keeps nothing for autograd."""
     with torch.no_grad():
-        if _by_onednn(x, len(weight)):
-            y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-            return y
-        return functional.linear(x, weight, bias)
+        if not _by_onednn(x, weight):
+            return functional.linear(x, weight, bias)
+        if len(x) == 1:  # a single row would be added up by threads
+            return linear(x.expand(2, -1), weight, bias)[:1]
+        product = torch.ops.mkldnn._linear_pointwise
+        y: torch.Tensor
+        if len(x) < len(weight) and weight.stride(1) == 1:
+            # it copies the right-hand matrix, so that is to be the smaller one
+            y = product(weight, x, None, "none", [], "").t()
+            return y if bias is None else y.add_(bias)
+        y = product(x, weight, bias, "none", [], "")
+        return y
 
 
-def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
     """Return uᵀ x, [out, in] from [N, out] and [N, in]; maybe in ``room``, of the same shape.
 
     Memory that is asked for anew at every step is given back in between, and costs page faults.
+    The few rows N are all that is added up, which MKL does in the same order for any number of
+    threads, but for a single column and other layouts.
     """
     with torch.no_grad():
-        if _by_onednn(u.t(), x.shape[1]):  # it can only write where it likes
+        large = len(u) * u.shape[1] * x.shape[1] > SMALL
+        if x.shape[1] == 1 or (large and not _at_home()):
             return linear(u.t(), x.t())
-        return torch.mm(u.t(), x, out=room)
+        x = x.contiguous()
+        return torch.mm(u.t(), x) if room is None else torch.mm(u.t(), x, out=room)
 
 
-def _by_onednn(x: torch.Tensor, outputs: int) -> bool:
+def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and x.numel() * outputs > SMALL  # it refuses empty products, too
+        and x.numel() * weight.numel() > 0  # it refuses empty products
     )
+
+
+@cache
+def _at_home() -> bool:
+    """Return whether MKL has kernels for this processor: they are quicker there than oneDNN's."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("Intel")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from icis.adam import Adam
-from icis.products import linear
+from icis.products import linear, outer
 
 BLOCK = 2**19
 """Components of a weight updated at once on the CPU; with moments and gradient 8 MiB."""
@@ -80,8 +80,9 @@ class BlockwiseAdam:
         """Update all weights and biases after a backward pass, and forget its gradients."""
         for layer, blocks in self.layers:
             [(upstream, x)] = layer.factors
+            x = x.contiguous()
             for block in blocks:
-                gradient = linear(upstream[:, block.rows].t(), x.t())
+                gradient = outer(upstream[:, block.rows], x)
                 block.update(gradient, self.learning_rate)
             layer.factors.clear()
         self.biases.step()
