@@ -36,6 +36,8 @@ LIBRARIES = ("icis", "numpy", "pillow", "polars", "pyarrow", "scipy", "timm", "t
 
 ROW_GROUP = 2048
 """Rows that are read by one thread at a time."""
+PART = 1024
+"""Rows of vectors that are copied and checked at a time."""
 
 
 @contextmanager
@@ -245,11 +247,15 @@ def read_vectors(path: Path, column: str = "vector") -> NDArray[np.float32]:
         def read(groups: range) -> None:
             with pq.ParquetFile(path, memory_map=True, **options) as file:
                 for group in groups:
-                    part = file.read_row_group(group, [column], use_threads=False)[column]
-                    own = vectors[starts[group] : starts[group + 1]]
-                    # raises where a damaged file has fewer rows than it says
-                    own[:] = column_vectors(part)
-                    if known is not None and _checksum(own) != known[group]:
+                    own, done, found = vectors[starts[group] : starts[group + 1]], 0, xxhash.xxh3_128()
+                    for part in file.iter_batches(PART, [group], [column], use_threads=False):
+                        piece = own[done : done + len(part)]
+                        piece[:] = column_vectors(part.column(0))
+                        found.update(piece.data)  # while the caches hold it
+                        done += len(part)
+                    if done != len(own):
+                        raise ValueError(f"row group {group} has {done} of its {len(own)} rows")
+                    if known is not None and found.hexdigest() != known[group]:
                         raise ValueError(f"row group {group} does not have its checksum")
 
         count = min(pa.cpu_count(), 8)
