@@ -30,7 +30,7 @@ from icis.evaluation import examine
 from icis.features import load_features
 from icis.heads import Head
 from icis.methods import Conse, Costa, Icis, Injection, InjectionProblem, Method, Mlp, Smo, Wavg
-from icis.metrics import LabelledFeatures, label_columns
+from icis.metrics import LabelledFeatures
 from icis.scorers import Scorer
 from icis.stages.common import denormals_flushed
 from icis.threads import in_threads
@@ -131,7 +131,7 @@ def plain_head(shape: Shape, trainval: LabelledFeatures, epochs: int, *, seed: i
     """Train a head the plain way."""
     torch.manual_seed(seed)
     head = plain.seen_head(shape.dim, shape.seen)
-    labels = label_columns(shape.seen_classes, trainval.classes)
+    labels = trainval.columns(shape.seen_classes)
     batches = plain.FullBatches(len(labels), shape.batch_size)
     data = TensorDataset(trainval.vectors, labels)
     plain.train_head(head, DataLoader(data, batch_sampler=batches), epochs=epochs)
@@ -212,10 +212,7 @@ def evaluate_plainly(
 ) -> dict[str, float]:
     """Return T1, U, S and H, in percent."""
     joint, unseen = injection.joint, injection.unseen or injection.joint.restrict(novel)
-    images = [
-        (each.vectors, label_columns(joint.classes, each.classes))
-        for each in (test_seen, test_unseen)
-    ]
+    images = [(each.vectors, each.columns(joint.classes)) for each in (test_seen, test_unseen)]
     seen = len(joint.classes) - len(novel)
     return plain.evaluate(plain_scores(joint), plain_scores(unseen), seen, *images)
 

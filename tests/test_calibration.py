@@ -185,7 +185,10 @@ def rivals(margins, right=True):
 
 def curve_of_margins(seen, unseen):
     return seen_unseen_curve(
-        rivals(seen), torch.zeros(len(seen), dtype=int), rivals(unseen), torch.ones(len(unseen))
+        rivals(seen),
+        torch.zeros(len(seen), dtype=int),
+        rivals(unseen),
+        torch.ones(len(unseen), dtype=int),
     )
 
 
@@ -227,7 +230,10 @@ def test_a_staircase_by_hand():
 
 def test_images_that_are_wrong_anyway_count_for_nothing():
     seen = seen_unseen_curve(
-        rivals([1.0, 2.0], right=False), torch.zeros(2), rivals([0.0]), torch.ones(1)
+        rivals([1.0, 2.0], right=False),
+        torch.zeros(2, dtype=int),
+        rivals([0.0]),
+        torch.ones(1, dtype=int),
     )
     assert seen["seen"].to_list() == [0, 0]
     assert ausuc(seen) == 0

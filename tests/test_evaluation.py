@@ -15,7 +15,7 @@ from icis import evaluation
 from icis.errors import IcisError
 from icis.evaluation import accuracy, evaluate, predict
 from icis.heads import Head
-from icis.metrics import LabelledFeatures, harmonic_mean, label_columns, per_class_accuracy
+from icis.metrics import LabelledFeatures, harmonic_mean, per_class_accuracy
 from icis.scorers import ConseScorer
 
 SEEN = tuple(f"seen{i}" for i in (4, 1, 3, 0, 2))
@@ -229,5 +229,6 @@ def test_labels_of_unknown_classes_are_named_before_any_scoring(monkeypatch):
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(SEEN), max_size=20))
-def test_label_columns(names):
-    assert label_columns(SEEN, names).tolist() == [SEEN.index(name) for name in names]
+def test_columns_of_images(names):
+    images = LabelledFeatures(torch.zeros(len(names), 1), names)
+    assert images.columns(SEEN).tolist() == [SEEN.index(name) for name in names]

@@ -13,7 +13,7 @@ from icis.adam import Adam
 from icis.config import SeenHead
 from icis.errors import IcisError
 from icis.heads import Head, check_dim
-from icis.metrics import LabelledFeatures, label_columns, per_class_accuracy
+from icis.metrics import LabelledFeatures, per_class_accuracy
 from icis.products import linear, outer
 from icis.seeding import derive_seed
 from icis.threads import one_thread
@@ -84,7 +84,7 @@ def training_images(
     if not trainval.classes:
         raise IcisError("a seen head needs trainval images, there are none")
     x = trainval.vectors.to(device)
-    y = label_columns(classes, trainval.classes).to(device)
+    y = trainval.columns(classes).to(device)
     judge = None
     if recipe.selection == "holdout":
         kept, held = stratified_holdout(y, recipe.holdout, seed)
@@ -94,7 +94,7 @@ def training_images(
         if test_seen is None:
             raise IcisError("selection test_seen needs the test_seen images")
         check_dim(test_seen.vectors, x.shape[1])
-        target = label_columns(classes, test_seen.classes)
+        target = test_seen.columns(classes)
         judge = (test_seen.vectors.to(device), target.to(device))
     return x, y, judge
 

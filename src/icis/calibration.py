@@ -20,7 +20,7 @@ import polars as pl
 import torch
 
 from icis.errors import IcisError
-from icis.metrics import harmonic_mean, per_class_accuracy
+from icis.metrics import class_counts, harmonic_mean, per_class_accuracy
 
 POINTS = 200
 FACTORS = tuple(2 ** (step / 4) for step in range(-24, 25))
@@ -128,9 +128,9 @@ def _weights(target: torch.Tensor) -> torch.Tensor:
     """Return what an image's right prediction adds to the mean accuracy over classes, percent."""
     if not len(target):
         raise IcisError("a seen-unseen curve needs test images of seen and of unseen classes")
-    _, at, count = torch.unique(target, return_inverse=True, return_counts=True)
-    shares: torch.Tensor = 100 / (len(count) * count.double())
-    return shares[at]
+    count = target.bincount()
+    shares: torch.Tensor = 100 / ((count > 0).sum() * count.double())
+    return shares[target]
 
 
 def ausuc(curve: pl.DataFrame) -> float:
@@ -231,13 +231,12 @@ def class_accuracies(
     """
     if columns.shape != target.shape:
         raise IcisError(f"{len(columns)} predictions do not fit {len(target)} labels")
-    present, at, count = torch.unique(target, return_inverse=True, return_counts=True)
-    right = torch.zeros(len(present), dtype=torch.float64)
-    right.index_add_(0, at, (columns == target).double())
+    count, right = class_counts(columns, target)
+    present = count.nonzero().squeeze(1)
     return pl.DataFrame(
         {
             "class": [classes[column] for column in present.tolist()],
-            "accuracy": (100 * right / count).tolist(),
+            "accuracy": (100 * right / count)[present].tolist(),
         },
         schema={"class": pl.String, "accuracy": pl.Float64},
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -26,6 +27,18 @@ class LabelledFeatures:
         if len(self.vectors) != len(self.classes):
             raise IcisError(f"{len(self.vectors)} features do not fit {len(self.classes)} labels")
 
+    @cached_property
+    def _labels(self) -> tuple[tuple[str, ...], torch.Tensor]:
+        """Return the classes in order of appearance and the number of each image's, [N]."""
+        number: dict[str, int] = {}
+        labels = [number.setdefault(name, len(number)) for name in self.classes]
+        return tuple(number), torch.tensor(labels, dtype=torch.long)
+
+    def columns(self, classes: tuple[str, ...]) -> torch.Tensor:
+        """Return the column of each image's class [N]; a class without one is named."""
+        distinct, labels = self._labels
+        return torch.tensor(class_rows(classes, distinct), dtype=torch.long)[labels]
+
     def of_classes(self, classes: Iterable[str]) -> LabelledFeatures:
         """Return the images of some classes."""
         wanted = set(classes)
@@ -42,19 +55,17 @@ def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
     """
     if predicted.shape != target.shape or not len(target):
         raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
-    _, at = torch.unique(target, return_inverse=True)
-    right = torch.zeros(int(at.max()) + 1, dtype=torch.float64)
-    right.index_add_(0, at, (predicted == target).double())
-    return float((right / at.bincount()).mean() * 100)
+    count, right = class_counts(predicted, target)
+    present = count > 0
+    return float((right[present] / count[present]).double().mean() * 100)
+
+
+def class_counts(predicted: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return how many images each column has [C], and how many of them are predicted right [C]."""
+    count = target.bincount()
+    return count, target[predicted == target].bincount(minlength=len(count)).double()
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
     """Return H = 2·S·U / (S + U), 0 where both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
-
-
-def label_columns(classes: tuple[str, ...], names: list[str]) -> torch.Tensor:
-    """Return the column of each image's class; a class without one is named."""
-    distinct = tuple(dict.fromkeys(names))
-    column = dict(zip(distinct, class_rows(classes, distinct), strict=True))
-    return torch.tensor([column[name] for name in names])
