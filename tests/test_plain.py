@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import plain
+from benchmarks import plain, plain_graph
 from benchmarks.cases import evaluate_plainly
 from benchmarks.shapes import Shape, World
 from icis.base_classifier import INITIAL_STD, full_batches, train_seen_head
 from icis.config import SeenHead
 from icis.evaluation import evaluate
-from icis.methods import Conse, Costa, Icis, Mlp, SubReg, Wavg
+from icis.methods import Conse, Costa, Icis, Mlp, SubReg, Wavg, Wdae
 from icis.methods.encoders import shuffled_epochs
+from icis.methods.graph import DenoisingGraph, train_graph
 from icis.methods.networks import build_networks
 from icis.methods.smo import descend
 from icis.seeding import derive_seed
@@ -141,6 +142,26 @@ def test_descent_over_the_simplex_is_the_same():
         for point, start in zip(unseen, starts, strict=True)
     ]
     torch.testing.assert_close(ours, torch.stack(theirs), rtol=0, atol=1e-5)
+
+
+def test_the_graph_network_is_the_same():
+    """Without dropout, noise and other predictions than the truth: each side draws its own."""
+    clean, width = WORLD.problem().known_head.joined(), SMALL.dim + 1
+    theirs = plain_graph.Graph(width, dropout=0.0)
+    ours = DenoisingGraph(width, layers=2, factor=3, dropout=0.0, seed=SEED, device="cpu")
+    linear = {"first.linear": "messages.0.linear", "second.linear": "messages.1.linear",
+              "update": "updates.0", "output": "output"}  # fmt: skip
+    for name, own in linear.items():
+        theirs.get_submodule(name).load_state_dict(ours.get_submodule(own).state_dict())
+    method = Wdae(neighbours=4)
+    settings = {"noise": 0.0, "learning_rate": RATE}
+    found = train_graph(
+        ours, clean, clean, refine=method.refine, target="published", max_epochs=EPOCHS,
+        stop=lambda losses: False, seed=SEED, **settings,
+    )  # fmt: skip
+    losses = plain_graph.train_graph(theirs, clean, clean, epochs=EPOCHS, neighbours=4, **settings)
+    assert losses[-1] < losses[0]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [Conse(), Costa(), Wavg()], ids=lambda each: each.method)
