@@ -34,7 +34,7 @@ def test_all_sides_of_a_case_run(make):
 
 
 def test_every_part_of_the_tables_has_both_sides():
-    shape = Shape("tiny", 10, 5, 7, 60, 30, 30, batch_size=5, dim=12)
+    shape = Shape("tiny", 12, 5, 7, 60, 30, 30, batch_size=5, dim=12)
     works = whole.parts(shape)
     assert {*works} == {"seen head", "SMO", "evaluation", whole.GRAPH, *whole.TRAINED}
     for sides in works.values():
