@@ -31,11 +31,11 @@ PARTS = {
     "trained injection": r"icis/methods/(encoders|blockwise|networks|training|ensemble|program)",
     "other injection": r"icis/methods/",
     "seen heads": r"icis/base_classifier|icis/seen_programs",
-    "the backbone's training": r"icis/finetuning",
+    "the backbone's training": r"icis/(finetuning|course)",
     "drawing images": r"icis/datasets/drawn|icis/stages/draw",
     "extraction": r"icis/extraction|icis/backbones|timm/",
     "evaluation": r"icis/(evaluation|calibration|metrics|scorers)",
-    "reading and writing artifacts": r"icis/(artifacts|features|shelf|seals|stages/(index|describe))",
+    "reading and writing artifacts": r"icis/(artifacts|features|shelf|seals|stages/index)",
     "plans, fingerprints, hashes": r"icis/(plan|codeprint|workflow|config|inputs|fetching/hashing)",
     "Snakemake": r"snakemake",
 }
