@@ -1,5 +1,6 @@
 """The graph network of wDAE against a slow one: one node, one neighbour at a time, float64."""
 
+import contextlib
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icis.errors import IcisError
 from icis.methods import Wdae
 from icis.methods.graph import (
     COPIES,
@@ -160,6 +162,38 @@ def test_training_equals_the_slow_restatement(target):
     graphs = clean[None]
     answers = refine(network.train(), graphs), slow_forward(slow, graphs, training=True)
     assert (answers[0] - answers[1]).abs().max() < 1e-6
+
+
+def train(network, rows, **changes):
+    settings = {
+        "refine": refine, "noise": 0.08, "target": "published", "learning_rate": RATE,
+        "max_epochs": 4, "stop": lambda losses: False, "seed": 4,
+    }  # fmt: skip
+    return train_graph(network, rows[0], rows[1], **settings | changes)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.7])
+def test_training_in_float32_equals_that_by_way_of_all_pairs_in_float64(dropout):
+    """Noise is left out: its draws are others in another type."""
+    rows = 0.5 * normal(2, SEEN, WIDTH)
+    found = train(make_network(dropout=dropout).float(), rows, noise=0.0)
+    expected = train(make_network(dropout=dropout), rows.double(), noise=0.0)
+    assert found == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("rate", [RATE, 1e30])
+def test_nothing_is_left_at_the_parameters_after_training(rate):
+    network, rows = make_network().float(), normal(2, SEEN, WIDTH)
+    with contextlib.suppress(IcisError):
+        train(network, rows, learning_rate=rate, max_epochs=20)
+    assert all(values.grad is None for values in network.parameters())
+    before = [values.detach().clone() for values in network.parameters()]
+    refine(network, rows).sum().backward()
+    assert all(values.grad is not None for values in network.parameters())
+    assert all(
+        torch.equal(*both) or not both[0].isfinite().all()
+        for both in zip(network.parameters(), before, strict=True)
+    )
 
 
 def test_noise_is_part_of_the_input_but_not_of_the_target():

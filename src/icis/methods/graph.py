@@ -9,63 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from icis.adam import Adam
 from icis.errors import IcisError
 from icis.methods.base import Progress
+from icis.methods.graph_layers import Activation, Messages, SeededDropout
 from icis.seeding import derive_seed
 
 COPIES = 4
 """Graphs a step, and into how many parts the classes are split: each copy lacks one part."""
-
-
-class SeededDropout(nn.Module):
-    """Dropout that draws from a generator of its own, so that the global one stays untouched."""
-
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.probability, self.generator = probability, generator
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Zero a part of x in training and scale the rest up; return x as it is otherwise."""
-        if not self.training or self.probability == 0:
-            return x
-        kept = 1 - self.probability
-        return x * torch.empty_like(x).bernoulli_(kept, generator=self.generator).div_(kept)
-
-
-class Activation(nn.Module):
-    """LeakyReLU(Dropout(BatchNorm(x))) of rows [N, F]."""
-
-    def __init__(self, width: int, dropout: SeededDropout) -> None:
-        super().__init__()
-        self.norm, self.dropout = nn.BatchNorm1d(width), dropout
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activations [N, F]."""
-        return functional.leaky_relu(self.dropout(self.norm(x)))
-
-
-class Messages(nn.Module):
-    """m_i = Σ_j a_ij · LeakyReLU(Dropout(BatchNorm(W x_i + W x_j))) over the neighbours j of i."""
-
-    def __init__(self, width_in: int, width: int, dropout: SeededDropout) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width_in, width, bias=False)
-        self.activation = Activation(width, dropout)
-
-    def forward(
-        self, x: torch.Tensor, neighbours: torch.Tensor, shares: torch.Tensor
-    ) -> torch.Tensor:
-        """Return messages [N, F] for nodes [N, E] with neighbours and shares a_ij [N, K]."""
-        projected = self.linear(x)  # once a node: the pairs only add
-        there = projected.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
-        pairs = self.activation((projected[:, None] + there).flatten(0, 1))
-        return torch.bmm(shares[:, None], pairs.unflatten(0, neighbours.shape)).squeeze(1)
 
 
 class DenoisingGraph(nn.Module):
@@ -151,6 +109,32 @@ def corrupted(clean: torch.Tensor, predicted: torch.Tensor, copies: torch.Tensor
     return graphs
 
 
+@contextmanager
+def stepping(network: nn.Module, learning_rate: float) -> Iterator[None]:
+    """Let Adam move each parameter as soon as its gradient is there, and let go of the gradient.
+
+    All gradients together would take as much memory as the parameters.
+    """
+
+    def hook(adam: Adam) -> Callable[[torch.Tensor], None]:
+        def step(values: torch.Tensor) -> None:
+            assert values.grad is not None
+            adam.step([values.grad], learning_rate)
+            values.grad = None
+
+        return step
+
+    handles = [
+        values.register_post_accumulate_grad_hook(hook(Adam([values])))  # type: ignore[no-untyped-call]
+        for values in network.parameters()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def train_graph(
     network: DenoisingGraph,
     clean: torch.Tensor,
@@ -170,29 +154,27 @@ def train_graph(
     ``refine`` maps graphs [B, C, D + 1] to the network's answer. The noise is part of the input
     only: with the noise in the target as well, the residual would have nothing to learn.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     noises = torch.Generator().manual_seed(derive_seed("graph noise", seed))
     quarters = replaced_quarters(len(clean), seed)
     losses: list[float] = []
     network.train()
-    for epoch in range(1, max_epochs + 1):
-        graphs = corrupted(clean, predicted, next(quarters))
-        # drawn on the CPU: the same values on every device
-        draw = torch.randn(graphs.shape, generator=noises, dtype=clean.dtype).to(clean.device)
-        answer = refine(network, graphs + noise * draw)
-        optimizer.zero_grad(set_to_none=True)
-        aim = graphs if target == "published" else clean.expand_as(graphs)
-        loss = functional.mse_loss(answer, aim)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise IcisError(
-                f"the graph network's loss became {losses[-1]} in epoch {epoch}: "
-                "lower the learning rate"
-            )
-        if progress:
-            progress(epoch, losses[-1])
-        if stop(losses):
-            break
+    with stepping(network, learning_rate):
+        for epoch in range(1, max_epochs + 1):
+            graphs = corrupted(clean, predicted, next(quarters))
+            # drawn on the CPU: the same values on every device
+            draw = torch.randn(graphs.shape, generator=noises, dtype=clean.dtype).to(clean.device)
+            answer = refine(network, graphs + noise * draw)
+            aim = graphs if target == "published" else clean.expand_as(graphs)
+            loss = functional.mse_loss(answer, aim)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise IcisError(
+                    f"the graph network's loss became {losses[-1]} in epoch {epoch}: "
+                    "lower the learning rate"
+                )
+            if progress:
+                progress(epoch, losses[-1])
+            if stop(losses):
+                break
     return losses
