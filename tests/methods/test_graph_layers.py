@@ -1,6 +1,7 @@
 """The layers of wDAE's graph network on the CPU against the same with all pairs, in float64."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -107,6 +108,17 @@ def test_parts_change_no_draw_and_no_message(columns, values, monkeypatch):
     found = answer(make_messages(333), x, *edges)
     assert torch.equal(found[0], expected[0])
     assert_alike(found, [each.double() for each in expected])
+
+
+def test_the_number_of_threads_is_left_as_it_was():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        answer(make_messages(33), normal(12, WIDTH_IN), *make_edges(12, 3))
+        with ThreadPoolExecutor(1) as pool:
+            assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_shares_that_ask_for_a_gradient_get_one():

@@ -20,9 +20,8 @@ from torch.nn import functional
 SLOPE = 0.01
 """Of LeakyReLU below zero."""
 
-COLUMNS, VALUES = 2048, 30_000
-"""At most so many columns a part, and values a buffer: too few for PyTorch to call up threads,
-whose waiting for one another at every operation would cost more than they save."""
+COLUMNS, VALUES = 800, 240_000
+"""At most so many columns a part, and values a buffer (1 MB, for the cache)."""
 
 
 class SeededDropout(nn.Module):
@@ -212,10 +211,7 @@ class _PairSums(torch.autograd.Function):
         def add(columns: slice) -> None:
             for nodes, slot, pairs, mask in _pairs(y, slots, kept, columns):
                 functional.leaky_relu_(pairs, SLOPE).mul_(weights[slot, nodes])
-                if mask is None:
-                    sums[nodes, columns].add_(pairs)
-                else:
-                    sums[nodes, columns].addcmul_(pairs, mask)
+                sums[nodes, columns].addcmul_(pairs, mask)
 
         _each_part(add, y.shape[1])
         return sums
@@ -230,10 +226,7 @@ class _PairSums(torch.autograd.Function):
 
         def add(columns: slice) -> None:
             for nodes, slot, pairs, mask in _pairs(y, slots, kept, columns):
-                aim = gradient[nodes, columns]
-                pull = aim * weights[slot, nodes] if mask is None else mask.mul_(aim)
-                if mask is not None:
-                    pull.mul_(weights[slot, nodes])
+                pull = mask.mul_(gradient[nodes, columns]).mul_(weights[slot, nodes])
                 torch.ops.aten.leaky_relu_backward.grad_input(
                     pull, pairs, SLOPE, False, grad_input=pull
                 )
@@ -246,10 +239,10 @@ class _PairSums(torch.autograd.Function):
 
 def _pairs(
     y: torch.Tensor, slots: torch.Tensor, kept: torch.Tensor | None, columns: slice
-) -> Iterator[tuple[slice, int, torch.Tensor, torch.Tensor | None]]:
+) -> Iterator[tuple[slice, int, torch.Tensor, torch.Tensor]]:
     """Yield some nodes, the number of a neighbour, y_i + y_j [n, columns] and what is kept of it.
 
-    The last two (the mask as floats) may be written over, and are, with the next ones.
+    The last two (the latter as floats) may be written over, and are, with the next ones.
     """
     y = y[:, columns]
     step = max(1, VALUES // y.shape[1])
@@ -261,12 +254,23 @@ def _pairs(
         for slot, others in enumerate(slots):
             torch.index_select(y, 0, others[nodes], out=pairs)
             pairs.add_(y[nodes])
-            yield nodes, slot, pairs, None if masks is None else mask.copy_(masks[nodes, slot])
+            if masks is None:
+                mask.fill_(1)
+            else:
+                mask.copy_(masks[nodes, slot])
+            yield nodes, slot, pairs, mask
 
 
 def _each_part(work: Callable[[slice], None], width: int) -> None:
-    """Do the work on each part of the columns; the parts do not depend on the number of threads."""
-    parts = -(-width // COLUMNS)
+    """Do the work on each part of the columns; the parts do not depend on the number of threads.
+
+    A thread takes whole parts: if all joined in each of the many short operations, they would wait
+    for one another at every one, and for milliseconds where other processes run.
+    """
+    parts, threads = -(-width // COLUMNS), torch.get_num_threads()
     ends = [width * part // parts for part in range(parts + 1)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(work, (slice(*both) for both in pairwise(ends))))
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, (slice(*both) for both in pairwise(ends))))
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets is what later ones start with
