@@ -1,7 +1,8 @@
 """Independent pieces of work side by side: seeds, or cells.
 
 A small training gains little from a second core; two trainings at once gain nearly all of it. The
-numbers are the same: a piece that has one thread of PyTorch's gives what it gives with several.
+numbers are the same: a piece that has one thread of PyTorch's gives what it gives with several (of
+what icis.products multiplies bit for bit, of other products up to rounding).
 """
 
 from __future__ import annotations
