@@ -5,6 +5,7 @@ Each function returns the sides of a case: what is called once a turn.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -239,6 +240,7 @@ def reading(shape: Shape) -> Mapping[str, Work]:
     about = {"classes": Classes(all_classes, is_seen).as_metadata()}
     write_table(path("parquet"), frame.append_column("vector", vector_column(vectors)), about)
     np.save(path("npy"), vectors)
+    os.sync()  # what is still being written takes the memory's bandwidth
 
     def ours() -> None:
         torch.from_numpy(load_features(path("parquet")).vectors)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icis.adam import Adam
 from icis.config import SeenHead
 from icis.errors import IcisError
+from icis.head_steps import HeadSteps
 from icis.heads import Head, check_dim
 from icis.metrics import LabelledFeatures, per_class_accuracy
-from icis.products import linear, outer
 from icis.seeding import derive_seed
 from icis.threads import one_thread
 
@@ -123,13 +122,13 @@ def _descend(
     assert recipe.batch_size is not None, "resolve() fills in the data set's batch size"
     weight = initial_weight(len(classes), x.shape[1], seed).to(x.device)
     bias = torch.zeros(len(classes), device=x.device)
-    step = _Steps(weight, bias, recipe.learning_rate)
+    train_epoch = HeadSteps(weight, bias, recipe.learning_rate)
     batches = batches_of(len(x), recipe.batch_size, seed)
     steps = math.ceil(len(x) / recipe.batch_size)
     course = HeadCourse(judge)
     for epoch in range(1, recipe.epochs + 1):
         rows = torch.stack([next(batches) for _ in range(steps)]).to(x.device)
-        course.add(Head(weight, bias, classes), step(x, y, rows))
+        course.add(Head(weight, bias, classes), train_epoch(x, y, rows))
         if progress:
             progress(epoch, course.losses[-1])
     return course.trained(Head(weight, bias, classes))
@@ -164,42 +163,6 @@ class HeadCourse:
             return TrainedHead(head.to("cpu"), len(self.losses), self.losses)
         _, epoch, best = self.best
         return TrainedHead(best.to("cpu"), epoch, self.losses, self.accuracies)
-
-
-class _Steps:
-    """Steps of Adam on the mean cross-entropy.
-
-    The gradient is written down, (softmax - onehot) / B times x. Autograd's overhead would be most
-    of a step of this size; and every operation less counts twice where seeds run side by side,
-    since Python's lock changes hands at each.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, learning_rate: float) -> None:
-        self.weight, self.bias, self.learning_rate = weight, bias, learning_rate
-        self.adam, self.room = Adam([weight, bias]), torch.empty_like(weight)
-
-    @torch.no_grad()
-    def __call__(self, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor) -> float:
-        """Take a step on each batch [K, B] of rows of features [N, D] and classes [N].
-
-        Return the mean of the losses before the steps.
-        """
-        targets = y[batches][..., None]
-        minus = torch.full_like(targets[0], -1, dtype=x.dtype)
-        likelihoods = [
-            self._step(x.index_select(0, rows), target, minus)
-            for rows, target in zip(batches.unbind(), targets.unbind(), strict=True)
-        ]
-        return -float(torch.stack(likelihoods).mean(dtype=torch.float64))
-
-    def _step(self, x: torch.Tensor, target: torch.Tensor, minus: torch.Tensor) -> torch.Tensor:
-        """Take a step; return the logarithms of the likelihoods before it, [B, 1]."""
-        log_p = linear(x, self.weight, self.bias).log_softmax(dim=1)
-        likelihoods = log_p.gather(1, target)
-        delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / len(x))
-        gradients = [outer(delta, x, self.room), delta.sum(dim=0)]
-        self.adam.step(gradients, self.learning_rate)
-        return likelihoods
 
 
 def stratified_holdout(

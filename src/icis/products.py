@@ -19,18 +19,26 @@ SMALL = 2**21
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return x Wᵀ + b, [N, out] from [N, in] and [out, in]; keeps nothing for autograd."""
     with torch.no_grad():
-        if not _by_onednn(x, weight):
-            return functional.linear(x, weight, bias)
-        if len(x) == 1:  # a single row would be added up by threads
-            return linear(x.expand(2, -1), weight, bias)[:1]
-        product = torch.ops.mkldnn._linear_pointwise
-        y: torch.Tensor
-        if len(x) < len(weight) and weight.stride(1) == 1:
-            # it copies the right-hand matrix, so that is to be the smaller one
-            y = product(weight, x, None, "none", [], "").t()
-            return y if bias is None else y.add_(bias)
-        y = product(x, weight, bias, "none", [], "")
-        return y
+        return linear_by(x, weight, bias, by_onednn(x, weight))
+
+
+def linear_by(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, onednn: bool
+) -> torch.Tensor:
+    """Return ``linear`` by oneDNN or not. TorchScript compiles this."""
+    if not onednn:
+        return functional.linear(x, weight, bias)
+    rows = x.size(0)
+    if rows == 1:  # a single row would be added up by threads
+        x = x.expand(2, -1)
+    if x.size(0) < weight.size(0) and weight.stride(1) == 1:
+        # it copies the right-hand matrix, so that is to be the smaller one
+        y = torch.ops.mkldnn._linear_pointwise(weight, x, None, "none", [], "").t()
+        y = y if bias is None else y.add_(bias)
+    else:
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    found: torch.Tensor = y[:rows]
+    return found
 
 
 def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
@@ -41,14 +49,27 @@ def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None = None) ->
     threads, but for a single column and other layouts.
     """
     with torch.no_grad():
-        large = len(u) * u.shape[1] * x.shape[1] > SMALL
-        if x.shape[1] == 1 or (large and not _at_home()):
-            return linear(u.t(), x.t())
-        x = x.contiguous()
-        return torch.mm(u.t(), x) if room is None else torch.mm(u.t(), x, out=room)
+        return outer_by(u, x, room, outer_by_onednn(u, x))
 
 
-def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def outer_by(
+    u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None, onednn: bool
+) -> torch.Tensor:
+    """Return ``outer`` by oneDNN or not. TorchScript compiles this."""
+    if onednn:
+        return linear_by(u.t(), x.t(), None, True)
+    x = x.contiguous()
+    return torch.mm(u.t(), x) if room is None else torch.mm(u.t(), x, out=room)
+
+
+def outer_by_onednn(u: torch.Tensor, x: torch.Tensor) -> bool:
+    """Return whether oneDNN is the one for ``outer``."""
+    large = len(u) * u.shape[1] * x.shape[1] > SMALL
+    return (x.shape[1] == 1 or (large and not _at_home())) and by_onednn(u.t(), x.t())
+
+
+def by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Return whether oneDNN is the one for ``linear``."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32

@@ -1,0 +1,90 @@
+"""The steps of a seen head's training, an epoch as one operation.
+
+A step is a handful of operations of some ten microseconds. From Python they would wait for its lock
+wherever seeds run side by side, which cost as much as a second core gives.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from icis.adam import Adam
+from icis.products import by_onednn, linear_by, outer_by, outer_by_onednn
+
+
+class HeadSteps:
+    """Steps of Adam on the mean cross-entropy of a head, weight [S, D] and bias [S], in place."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self.adam, self.room = Adam([weight, bias]), torch.empty_like(weight)
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor) -> float:
+        """Take a step on each batch [K, B] of rows of features [N, D] and classes [N].
+
+        Return the mean of the losses before the steps.
+        """
+        adam = self.adam
+        weight, rows = adam.values[0], batches.shape[1]
+        x_like, u_like = x[:1].expand(rows, -1), weight[:, :1].t().expand(rows, -1)
+        onednn = by_onednn(x_like, weight), outer_by_onednn(u_like, x_like)
+        likelihoods = _compiled()(
+            x, y, batches, adam.values, adam.first, adam.second, adam.counts, self.room,
+            self.learning_rate, *onednn,
+        )  # fmt: skip
+        return -float(likelihoods.mean(dtype=torch.float64))
+
+
+def epoch(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    batches: torch.Tensor,
+    head: list[torch.Tensor],
+    first: list[torch.Tensor],
+    second: list[torch.Tensor],
+    counts: list[torch.Tensor],
+    room: torch.Tensor,
+    learning_rate: float,
+    linear_onednn: bool,
+    outer_onednn: bool,
+) -> torch.Tensor:
+    """Take the steps; return the logarithms of the likelihoods before each, [K, B, 1].
+
+    The gradient is written down, (softmax - onehot) / B times x: autograd's overhead would be most
+    of a step of this size. TorchScript compiles this, so it keeps to what that understands.
+    """
+    targets = y[batches].unsqueeze(2)
+    minus = torch.full_like(targets[0], -1, dtype=x.dtype)
+    found: list[torch.Tensor] = []
+    for number in range(batches.size(0)):
+        images, target = x.index_select(0, batches[number]), targets[number]
+        log_p = linear_by(images, head[0], head[1], linear_onednn).log_softmax(dim=1)
+        found.append(log_p.gather(1, target))
+        delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / images.size(0))
+        gradients = [outer_by(delta, images, room, outer_onednn), delta.sum(dim=0)]
+        torch._foreach_add_(counts, 1)
+        torch._fused_adam_(
+            head, gradients, first, second, [], counts,
+            lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+    return torch.stack(found)
+
+
+@cache
+def _compiled() -> Callable[..., torch.Tensor]:
+    """Return ``epoch`` as TorchScript, which runs without Python's lock.
+
+    torch calls it deprecated; where it is gone, ``epoch`` itself does the same, only slower.
+    """
+    if not hasattr(torch.jit, "script"):
+        return epoch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: Callable[..., torch.Tensor] = torch.jit.script(epoch)
+    return found
