@@ -1,4 +1,4 @@
-"""An epoch of a seen head's steps: compiled or not, the same bits; and those of torch's own Adam."""
+"""An epoch of a seen head: compiled or not, the same bits; and the steps are those of torch.Adam."""
 
 import pytest
 import torch
