@@ -1,4 +1,4 @@
-"""An epoch of a seen head: compiled or not, the same bits; and the steps are those of torch.Adam."""
+"""An epoch of a seen head: compiled or not, the same bits; its steps are those of torch's Adam."""
 
 import pytest
 import torch
