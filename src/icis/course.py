@@ -38,7 +38,7 @@ class Course:
             model.parameters(),
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
-            fused=True,  # else a fifth of a small network's step
+            fused=True,  # one operation instead of hundreds
         )
         total = max(recipe.epochs * steps, 2)  # a cycle of one step would be its end: no rate
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
