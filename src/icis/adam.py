@@ -22,7 +22,7 @@ def adam_update(
     """Take one step in place, with betas (0.9, 0.999), eps 1e-8 and no weight decay.
 
     ``first`` and ``second`` are the moments, of the values' shapes; ``counts`` (float, scalar) how
-    many steps were taken. All lie on one device, which is not waited for.
+    many steps were taken. All lie on one device, which is not waited for. TorchScript compiles it.
     """
     with torch.no_grad():
         torch._foreach_add_(counts, 1)

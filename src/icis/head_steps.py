@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from icis.adam import Adam
+from icis.adam import Adam, adam_update
 from icis.products import by_onednn, linear_by, outer_by, outer_by_onednn
 
 
@@ -67,12 +67,7 @@ def epoch(
         found.append(log_p.gather(1, target))
         delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / images.size(0))
         gradients = [outer_by(delta, images, room, outer_onednn), delta.sum(dim=0)]
-        torch._foreach_add_(counts, 1)
-        torch._fused_adam_(
-            head, gradients, first, second, [], counts,
-            lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8,
-            amsgrad=False, maximize=False,
-        )  # fmt: skip
+        adam_update(head, gradients, first, second, counts, learning_rate)
     return torch.stack(found)
 
 
