@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from icis import layout
+from icis.artifacts import read_frame
 from icis.config import parse_experiment
 from icis.methods import Mlp
 from icis.plan import Plan
@@ -41,12 +42,22 @@ def trained(plan, monkeypatch):
     return seeds
 
 
-def rows(plan, key):
-    """Return the injected rows of a method's seeds."""
+def injected(plan, key):
+    """Return the files of a method's seeds."""
     (cell,) = (each for each in plan.cells.values() if each.method_key == key)
     files = sorted(layout.cell("tiny", *cell.key).glob("seed-*.safetensors"))
     assert len(files) == 2
-    return [load_scorers(file)[0]["joint"].joined() for file in files]
+    return files
+
+
+def rows(plan, key):
+    """Return the injected rows of a method's seeds."""
+    return [load_scorers(file)[0]["joint"].joined() for file in injected(plan, key)]
+
+
+def histories(plan, key):
+    """Return the losses of a method's seeds, in the order in which they stand in the files."""
+    return [read_frame(layout.history(file)).to_dicts() for file in injected(plan, key)]
 
 
 def compute(plan, order):
@@ -61,13 +72,14 @@ def kept():
 
 @pytest.fixture
 def alone(trained, tmp_path, monkeypatch):
-    """Return the rows of each method computed by itself, where nothing is shared."""
+    """Return rows and losses of each method computed by itself, where nothing is shared."""
     found = {}
     for key, method in METHODS.items():
         single = planned({key: method})
         compute(single, [key])
         assert not kept()
         found[key] = rows(single, key)
+        found[f"{key}'s losses"] = histories(single, key)
         layout.results("tiny").rename(tmp_path / f"alone-{key}")
     assert sorted(trained) == [0, 0, 1, 1]
     trained.clear()
@@ -80,9 +92,9 @@ def test_who_comes_first_trains_and_all_get_the_same_bits(trained, alone, order)
     compute(both, order)
     assert sorted(trained) == [0, 1]
     assert len(kept()) == 2
-    for key, expected in alone.items():
-        for found, each in zip(rows(both, key), expected, strict=True):
-            torch.testing.assert_close(found, each, rtol=0, atol=0)
+    for key in METHODS:
+        torch.testing.assert_close(rows(both, key), alone[key], rtol=0, atol=0)
+        assert histories(both, key) == alone[f"{key}'s losses"]
 
 
 def test_a_rescaled_row_begins_with_the_same_training(trained, alone):

@@ -43,12 +43,13 @@ class Training:
             raise IcisError(f"{self.path} was made of other things")
         known = scorers["known"]
         assert isinstance(known, Head)
-        return Injection(
-            scorers["joint"], history=about["history"], seen_predictions=known.joined()
-        )
+        history = dict(about["history"])
+        return Injection(scorers["joint"], history=history, seen_predictions=known.joined())
 
     def _write(self, made: Injection) -> None:
         assert made.seen_predictions is not None
         known = Head.from_joined(made.seen_predictions, self.problem.known_head.classes)
         scorers = {"joint": made.joint, "known": known}
-        save_scorers(self.path, scorers, {"key": self.key, "history": made.history})
+        # as pairs: JSON's keys are sorted, and the terms have an order of their own
+        history = [*made.history.items()]
+        save_scorers(self.path, scorers, {"key": self.key, "history": history})
