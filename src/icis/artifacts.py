@@ -247,11 +247,8 @@ def read_vectors(path: Path, column: str = "vector") -> NDArray[np.float32]:
         def read(groups: range) -> None:
             with pq.ParquetFile(path, memory_map=True, **options) as file:
                 for group in groups:
-                    own, done, found = (
-                        vectors[starts[group] : starts[group + 1]],
-                        0,
-                        xxhash.xxh3_128(),
-                    )
+                    own, done = vectors[starts[group] : starts[group + 1]], 0
+                    found = xxhash.xxh3_128()
                     for part in file.iter_batches(PART, [group], [column], use_threads=False):
                         piece = own[done : done + len(part)]
                         piece[:] = column_vectors(part.column(0))

@@ -57,7 +57,7 @@ def per_class_accuracy(predicted: torch.Tensor, target: torch.Tensor) -> float:
         raise IcisError(f"{len(predicted)} predictions do not fit {len(target)} labels")
     count, right = class_counts(predicted, target)
     present = count > 0
-    return float((right[present] / count[present]).double().mean() * 100)
+    return float((right[present] / count[present]).mean() * 100)
 
 
 def class_counts(predicted: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
