@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from icis import head_steps
+from icis.compiled import compiled
 from icis.head_steps import HeadSteps
 
 
@@ -25,16 +26,16 @@ def trained(rows, *, classes=70, dim=300, dtype=torch.float32, epochs=2):
 @pytest.mark.parametrize("rows", [1, 16, 90])
 @pytest.mark.parametrize("classes", [5, 70])
 def test_compiled_or_not_the_bits_are_the_same(rows, classes, monkeypatch):
-    compiled, _ = trained(rows, classes=classes)
-    assert isinstance(head_steps._compiled(), torch.jit.ScriptFunction)
-    monkeypatch.setattr(head_steps, "_compiled", lambda: head_steps.epoch)
+    found, _ = trained(rows, classes=classes)
+    assert isinstance(compiled(head_steps.epoch), torch.jit.ScriptFunction)
+    monkeypatch.setattr(head_steps, "compiled", lambda function: function)
     plain, _ = trained(rows, classes=classes)
-    assert all(torch.equal(a, b) for a, b in zip(compiled, plain, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
 
 
 def test_without_torchscript_it_runs_all_the_same(monkeypatch):
     monkeypatch.delattr(torch.jit, "script")
-    assert head_steps._compiled.__wrapped__() is head_steps.epoch
+    assert compiled.__wrapped__(head_steps.epoch) is head_steps.epoch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

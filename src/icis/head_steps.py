@@ -6,14 +6,11 @@ wherever seeds run side by side, which cost as much as a second core gives.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from functools import cache
-
 import torch
 
 from icis.adam import Adam, adam_update
-from icis.products import by_onednn, linear_by, outer_by, outer_by_onednn
+from icis.compiled import compiled
+from icis.products import Libraries, libraries, linear, outer
 
 
 class HeadSteps:
@@ -30,12 +27,9 @@ class HeadSteps:
         Return the mean of the losses before the steps.
         """
         adam = self.adam
-        weight, rows = adam.values[0], batches.shape[1]
-        x_like, u_like = x[:1].expand(rows, -1), weight[:, :1].t().expand(rows, -1)
-        onednn = by_onednn(x_like, weight), outer_by_onednn(u_like, x_like)
-        likelihoods = _compiled()(
+        likelihoods = compiled(epoch)(
             x, y, batches, adam.values, adam.first, adam.second, adam.counts, self.room,
-            self.learning_rate, *onednn,
+            self.learning_rate, libraries(x),
         )  # fmt: skip
         return -float(likelihoods.mean(dtype=torch.float64))
 
@@ -50,8 +44,7 @@ def epoch(
     counts: list[torch.Tensor],
     room: torch.Tensor,
     learning_rate: float,
-    linear_onednn: bool,
-    outer_onednn: bool,
+    by: Libraries,
 ) -> torch.Tensor:
     """Take the steps; return the logarithms of the likelihoods before each, [K, B, 1].
 
@@ -63,23 +56,9 @@ def epoch(
     found: list[torch.Tensor] = []
     for number in range(batches.size(0)):
         images, target = x.index_select(0, batches[number]), targets[number]
-        log_p = linear_by(images, head[0], head[1], linear_onednn).log_softmax(dim=1)
+        log_p = linear(images, head[0], head[1], by).log_softmax(dim=1)
         found.append(log_p.gather(1, target))
         delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / images.size(0))
-        gradients = [outer_by(delta, images, room, outer_onednn), delta.sum(dim=0)]
+        gradients = [outer(delta, images, room, by), delta.sum(dim=0)]
         adam_update(head, gradients, first, second, counts, learning_rate)
     return torch.stack(found)
-
-
-@cache
-def _compiled() -> Callable[..., torch.Tensor]:
-    """Return ``epoch`` as TorchScript, which runs without Python's lock.
-
-    torch calls it deprecated; where it is gone, ``epoch`` itself does the same, only slower.
-    """
-    if not hasattr(torch.jit, "script"):
-        return epoch
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found: Callable[..., torch.Tensor] = torch.jit.script(epoch)
-    return found

@@ -3,30 +3,44 @@
 PyTorch leaves float32 products on the CPU to MKL, which copies the large matrix first and, on
 processors of its own maker, adds up in another order for another number of threads. oneDNN, which
 comes with PyTorch too, does neither.
+
+TorchScript compiles everything here but ``libraries``, so it keeps to what that understands.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-SMALL = 2**21
-"""Multiplications of an outer product that MKL is quicker to begin on any processor."""
+
+class Libraries(NamedTuple):
+    """Which libraries multiply."""
+
+    onednn: bool
+    mkl_at_home: bool
+    """Whether MKL has kernels for this processor: some are quicker there than oneDNN's."""
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return x Wᵀ + b, [N, out] from [N, in] and [out, in]; keeps nothing for autograd."""
-    with torch.no_grad():
-        return linear_by(x, weight, bias, by_onednn(x, weight))
+def libraries(like: torch.Tensor) -> Libraries:
+    """Return the libraries for tensors of a device and type."""
+    known = like.device.type == "cpu" and like.dtype == torch.float32
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return Libraries(known and available, known and available and _mkl_at_home())
 
 
-def linear_by(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, onednn: bool
+@cache
+def _mkl_at_home() -> bool:
+    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("Intel")
+
+
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, by: Libraries
 ) -> torch.Tensor:
-    """Return ``linear`` by oneDNN or not. TorchScript compiles this."""
-    if not onednn:
+    """Return x Wᵀ + b, [N, out] from [N, in] and [out, in]."""
+    if not by.onednn or x.numel() == 0 or weight.numel() == 0:  # it refuses empty products
         return functional.linear(x, weight, bias)
     rows = x.size(0)
     if rows == 1:  # a single row would be added up by threads
@@ -41,44 +55,14 @@ def linear_by(
     return found
 
 
-def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
+def outer(u: torch.Tensor, x: torch.Tensor, room: torch.Tensor, by: Libraries) -> torch.Tensor:
     """Return uᵀ x, [out, in] from [N, out] and [N, in]; maybe in ``room``, of the same shape.
 
     Memory that is asked for anew at every step is given back in between, and costs page faults.
     The few rows N are all that is added up, which MKL does in the same order for any number of
-    threads, but for a single column and other layouts.
+    threads, but for a single column and other layouts. A small product it is quicker to begin.
     """
-    with torch.no_grad():
-        return outer_by(u, x, room, outer_by_onednn(u, x))
-
-
-def outer_by(
-    u: torch.Tensor, x: torch.Tensor, room: torch.Tensor | None, onednn: bool
-) -> torch.Tensor:
-    """Return ``outer`` by oneDNN or not. TorchScript compiles this."""
-    if onednn:
-        return linear_by(u.t(), x.t(), None, True)
-    x = x.contiguous()
-    return torch.mm(u.t(), x) if room is None else torch.mm(u.t(), x, out=room)
-
-
-def outer_by_onednn(u: torch.Tensor, x: torch.Tensor) -> bool:
-    """Return whether oneDNN is the one for ``outer``."""
-    large = len(u) * u.shape[1] * x.shape[1] > SMALL
-    return (x.shape[1] == 1 or (large and not _at_home())) and by_onednn(u.t(), x.t())
-
-
-def by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Return whether oneDNN is the one for ``linear``."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and x.numel() * weight.numel() > 0  # it refuses empty products
-    )
-
-
-@cache
-def _at_home() -> bool:
-    """Return whether MKL has kernels for this processor: they are quicker there than oneDNN's."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("Intel")
+    large = u.numel() * x.size(1) > 2**21
+    if by.onednn and (x.size(1) == 1 or (large and not by.mkl_at_home)):
+        return linear(u.t(), x.t(), None, by)
+    return torch.mm(u.t(), x.contiguous(), out=room)

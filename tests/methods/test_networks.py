@@ -1,4 +1,4 @@
-"""The slope stop, initial weights, batches, and the layers with their Adam."""
+"""The slope stop, initial weights and batches."""
 
 import math
 
@@ -8,8 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icis.methods import blockwise
-from icis.methods.blockwise import BlockwiseAdam, Linear
 from icis.methods.encoders import SlopeStop, shuffled_epochs
 from icis.methods.networks import build_networks
 from tests.methods.slow import slow_stop_epoch
@@ -129,46 +127,3 @@ def test_epochs_are_reshuffled():
     assert len({tuple(order) for order in orders}) == 4
     assert torch.cat(next(shuffled_epochs(30, 7, 0))).tolist() == orders[0]
     assert torch.cat(next(shuffled_epochs(30, 7, 1))).tolist() != orders[0]
-
-
-# --- layers and Adam --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("block", [1, 40, 10**6])
-def test_blockwise_adam_is_torchs_adam(monkeypatch, block):
-    """Whatever the size of a block: one row at a time, some rows, the whole weight."""
-    monkeypatch.setattr(blockwise, "BLOCK", block)
-    sizes = [(7, 23), (23, 13), (13, 5)]
-    ours, theirs = [
-        torch.nn.Sequential(kind(7, 23), torch.nn.ReLU(), kind(23, 13), kind(13, 5))
-        for kind in (Linear, torch.nn.Linear)
-    ]
-    theirs.load_state_dict(ours.state_dict())
-    layers = [layer for layer in ours if isinstance(layer, Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in layers] == sizes
-    adam = BlockwiseAdam(layers, learning_rate=1e-2)
-    reference = torch.optim.Adam(theirs.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    for rows in (4, 1, 0, 6) * 5:
-        x, y = torch.randn(rows, 7, generator=generator), torch.randn(rows, 5, generator=generator)
-        (ours(x) - y).square().sum().backward()
-        adam.step()
-        reference.zero_grad()
-        (theirs(x) - y).square().sum().backward()
-        reference.step()
-    for name, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], value, rtol=0, atol=2e-6)
-
-
-def test_a_layer_forgets_its_gradient_after_the_step_and_keeps_none_without_autograd():
-    layer = Linear(3, 2)
-    adam = BlockwiseAdam([layer], learning_rate=1e-2)
-    with torch.no_grad():
-        layer(torch.ones(4, 3))
-    assert layer.factors == []
-    layer(torch.ones(4, 3)).sum().backward()
-    [(upstream, x)] = layer.factors
-    assert (upstream.shape, x.shape) == ((4, 2), (4, 3))
-    adam.step()
-    assert layer.factors == []
-    assert layer.bias.grad is None

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from icis.methods.encoders import Reconstruction, train
-from icis.methods.networks import DISTANCES, build_networks
+from icis.methods.networks import build_networks
+from icis.methods.steps import PairSteps
 
 LAYERS = {
     "encode_a": "att_enc", "decode_a": "att_dec", "encode_w": "w_enc", "decode_w": "w_dec"
@@ -44,8 +45,9 @@ def replay(trace):
         with torch.no_grad():
             networks[ours][0].weight.copy_(tensor[f"init_{theirs}_weight"])
             networks[ours][0].bias.copy_(tensor[f"init_{theirs}_bias"])
-    model = Reconstruction(networks, descriptors, targets, dict.fromkeys(TERMS, 1.0),
-                           DISTANCES["cosine"])  # fmt: skip
+    model = Reconstruction(
+        networks, descriptors, targets, dict.fromkeys(TERMS, 1.0), distance="cosine"
+    )
     epochs = []
     for epoch in range(3):
         steps = np.flatnonzero(trace["step_epoch"] == epoch)
@@ -66,15 +68,15 @@ def test_rows_index_seen_then_unseen(trace):
 def test_loss_terms_and_predictions_meet_the_trace(trace):
     model, epochs, settings, tensor = replay(trace)
     steps: list[dict[str, float]] = []
-    original = Reconstruction.terms
+    original = PairSteps.__call__
 
-    def recording(self, rows):
-        found = original(self, rows)
-        steps.append({term: float(value.detach()) for term, value in found.items()})
+    def recording(self, batches, rates):
+        found = original(self, batches, rates)
+        steps.extend(dict(zip(model.losses, terms, strict=True)) for terms in found.tolist())
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Reconstruction, "terms", recording)
+        patch.setattr(PairSteps, "__call__", recording)
         history = train(model, epochs, learning_rate=settings["lr"], max_epochs=3,
                         stop=lambda losses: False)  # fmt: skip
 

@@ -1,13 +1,13 @@
 """Recipes: what they set, what overrides them, and the schedule of the learning rate."""
 
 import math
+from itertools import islice
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from icis.methods import Icis, Mlp, SubReg, Wdae
-from icis.methods.blockwise import BlockwiseAdam, Linear
 from icis.methods.encoders import one_cycle
 from icis.methods.training import FAITHFUL, FAST, RECIPES
 from icis.schema import canonical_hash
@@ -92,36 +92,21 @@ def test_a_slope_threshold_goes_with_a_constant_rate():
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 325])
 def test_the_rates_are_torchs_and_those_of_the_formula(steps):
-    layer = Linear(3, 2)
-    optimizer = BlockwiseAdam([layer], learning_rate=2e-4)
-    schedule = one_cycle(optimizer.biases, 2e-4, steps)
     plain = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     other = torch.optim.lr_scheduler.OneCycleLR(
         plain, max_lr=2e-4, total_steps=max(steps, 2), cycle_momentum=False
     )
-    found, expected = [], []
+    found, expected = [*islice(one_cycle(2e-4, steps), steps)], []
     for _ in range(steps):
-        found.append(optimizer.learning_rate)
         expected.append(plain.param_groups[0]["lr"])
-        layer(torch.ones(1, 3)).sum().backward()
-        optimizer.step()
-        schedule.step()
         plain.step()
         other.step()
     assert found == expected
     assert found == pytest.approx(slow_one_cycle(2e-4, steps), rel=1e-9)
-    assert optimizer.biases.param_groups[0]["betas"] == (0.9, 0.999)
 
 
-def test_the_weights_take_the_scheduled_rate_too():
-    """Adam's first step is as long as the rate, whatever the gradient."""
-    layer = Linear(3, 2)
-    before = layer.weight.detach().clone()
-    optimizer = BlockwiseAdam([layer], learning_rate=1.0)
-    one_cycle(optimizer.biases, 1.0, 100)
-    layer(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    torch.testing.assert_close(before - layer.weight, torch.full((2, 3), 1 / 25))
+def test_after_a_cycle_the_rate_stays():
+    assert len({*islice(one_cycle(0.5, 10), 9, 30)}) == 1
 
 
 def test_a_cycle_is_trained_to_its_end():

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice, repeat
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR
 
 from icis.errors import IcisError
 from icis.heads import Head
 from icis.methods.base import Injection, InjectionProblem, Progress
-from icis.methods.blockwise import BlockwiseAdam, Linear
-from icis.methods.networks import DISTANCES, RowLoss, build_networks
+from icis.methods.networks import DISTANCES, build_networks
+from icis.methods.steps import PairSteps
 from icis.methods.subspace import Subspace
 from icis.methods.training import Objective, TrainedMethod
 from icis.seeding import derive_seed
@@ -98,53 +100,33 @@ def trained_networks(terms: Iterable[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The four terms over a batch of rows, and the predictions' distance to a subspace.
+    """The networks and what they learn: rows, active terms with their weights, distance.
 
-    ``descriptors`` [S + U', d] and ``targets`` [S, D + 1] stand in row order; ``losses`` names
-    the active terms with their weights; the term ``subspace`` needs the field of that name.
+    ``descriptors`` [S + U', d] and ``targets`` [S, D + 1] stand in row order; ``losses`` are of the
+    four terms and the predictions' distance to a subspace, which needs the field of that name.
     """
 
     networks: nn.ModuleDict
     descriptors: torch.Tensor
     targets: torch.Tensor
     losses: Mapping[str, float]
-    row_loss: RowLoss
+    distance: Literal["cosine", "l2"]
     subspace: Subspace | None = None
 
     def trained_networks(self) -> set[str]:
         """Return the names of the networks that an active term trains."""
         return trained_networks(self.losses)
 
-    def trained_layers(self) -> list[Linear]:
-        """Return the layers that an active term trains."""
-        nets = [net for name, net in self.networks.items() if name in self.trained_networks()]
-        return [layer for net in nets for layer in net.modules() if isinstance(layer, Linear)]
-
-    def terms(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return each active term of a batch.
-
-        a2a and subspace are taken over all rows of the batch, the others are means over its seen
-        rows (a sum divided by at least 1, so a batch without seen rows gives 0).
-        """
-        is_seen = rows < len(self.targets)
-        # seen rows first: each term's rows are then a slice
-        rows = torch.cat([rows[is_seen], rows[~is_seen]]).to(self.targets.device)
-        seen = int(is_seen.sum())
-        a, w = self.descriptors[rows], self.targets[rows[:seen]]
-        latent_a, latent_w = self._encode("a", a), self._encode("w", w)
-
-        from_a = latent_a if "subspace" in self.losses else latent_a[:seen]
-        into_a = self._decode("a", {"a2a": latent_a, "w2a": latent_w})
-        into_w = self._decode("w", {"a2w": from_a, "w2w": latent_w})
-        truth = {"a2a": a, "w2a": a[:seen], "a2w": w, "w2w": w}
-        found = {
-            term: _mean_or_zero(self.row_loss(decoded[: len(truth[term])], truth[term]))
-            for term, decoded in (into_a | into_w).items()
-        }
-        if "subspace" in self.losses:
-            assert self.subspace is not None
-            found["subspace"] = self.subspace.distance(into_w["a2w"])
-        return {term: found[term] for term in self.losses}
+    def steps(self) -> PairSteps:
+        """Return the steps of a training from its beginning."""
+        return PairSteps(
+            dict(self.networks.items()),
+            self.descriptors,
+            self.targets,
+            losses=self.losses,
+            cosine=self.distance == "cosine",
+            subspace=self.subspace,
+        )
 
     def predict(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Return [weight, bias] predicted for descriptors [N, d]."""
@@ -155,48 +137,33 @@ class Reconstruction:
 
         ``held_out_w2a``, from weights to descriptors, is there if that path is trained.
         """
-        found = {"held_out": self.row_loss(self.predict(descriptors), truth).mean().item()}
+        row_loss = DISTANCES[self.distance]
+        found = {"held_out": row_loss(self.predict(descriptors), truth).mean().item()}
         if {"encode_w", "decode_a"} <= self.trained_networks():
-            back = self.row_loss(self._pass("w", "a", truth), descriptors)
+            back = row_loss(self._pass("w", "a", truth), descriptors)
             found["held_out_w2a"] = back.mean().item()
         return found
 
-    def _encode(self, space: str, rows: torch.Tensor) -> torch.Tensor:
-        # without a term that encodes them, the rows pass as they are and nobody looks at them
-        used = f"encode_{space}" in self.trained_networks()
-        return self.networks[f"encode_{space}"](rows) if used else rows
-
-    def _decode(self, space: str, latents: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return what the active of some terms decode.
-
-        One product for all of them: the decoder's weight passes through the caches once.
-        """
-        active = {term: latent for term, latent in latents.items() if term in self.losses}
-        if not active:
-            return {}
-        decoded = self.networks[f"decode_{space}"](torch.cat([*active.values()]))
-        parts = decoded.split([len(latent) for latent in active.values()])
-        return dict(zip(active, parts, strict=True))
-
     def _pass(self, start: str, end: str, rows: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            latent = self.networks[f"encode_{start}"](rows)
-            decoded: torch.Tensor = self.networks[f"decode_{end}"](latent)
+        latent = self.networks[f"encode_{start}"](rows)
+        decoded: torch.Tensor = self.networks[f"decode_{end}"](latent)
         return decoded
 
 
-def _mean_or_zero(row_losses: torch.Tensor) -> torch.Tensor:
-    return row_losses.sum() / max(len(row_losses), 1)
-
-
-def one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int) -> LRScheduler:
-    """Return the one-cycle schedule of torch over so many steps, the momentum left as it is.
+def one_cycle(peak: float, steps: int) -> Iterator[float]:
+    """Yield the learning rates of a cycle of so many steps, the last one for ever.
 
     Smith & Topin, 2019 (arXiv 1708.07120), as torch has it: from peak/25 up to the peak over 30 %
     of the steps, then down to peak/250000, both along a cosine.
     """
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=peak)
     total = max(steps, 2)  # a cycle of one step would be its end: no rate
-    return OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+    schedule = OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+    for _ in range(total - 1):
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
+    yield from repeat(optimizer.param_groups[0]["lr"])
 
 
 def train(
@@ -216,22 +183,15 @@ def train(
     number of steps of a one-cycle schedule whose peak is ``learning_rate``; without it the rate is
     constant. What ``watch`` returns after each epoch is only recorded.
     """
-    optimizer = BlockwiseAdam(model.trained_layers(), learning_rate=learning_rate)
-    schedule = None if cycle is None else one_cycle(optimizer.biases, learning_rate, cycle)
+    steps = model.steps()
+    rates = repeat(learning_rate) if cycle is None else one_cycle(learning_rate, cycle)
     names = ["loss", *model.losses]
     course = Course(model.losses, max_epochs=max_epochs, stop=stop, watch=watch)
     weights = torch.tensor(list(model.losses.values()), device=model.targets.device)
     for epoch, batches in enumerate(epochs, start=1):
-        sums = torch.zeros(len(names), device=model.targets.device, dtype=torch.float64)
-        for rows in batches:
-            terms = torch.stack(list(model.terms(rows).values()))
-            loss = terms @ weights
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if schedule:
-                schedule.step()
-            sums += torch.cat([loss.detach()[None], terms.detach()])
-        means = (sums / len(batches)).tolist()
+        terms = steps(batches, [*islice(rates, len(batches))])
+        losses = terms @ weights.to(terms.dtype)
+        means = torch.column_stack([losses, terms]).mean(dim=0, dtype=torch.float64).tolist()
         ended = course.add(dict(zip(names, means, strict=True)))
         if progress:
             progress(epoch, means[0])
@@ -289,8 +249,7 @@ def model_of(
         rows = torch.cat([seen, problem.unseen_descriptors.to(device)])
     targets = problem.known_head.joined().to(device)
     subspace = objective.subspace and objective.subspace.to(device)
-    row_loss = DISTANCES[method.distance]
-    return Reconstruction(networks, rows, targets, objective.losses, row_loss, subspace)
+    return Reconstruction(networks, rows, targets, objective.losses, method.distance, subspace)
 
 
 def watch_of(

@@ -8,12 +8,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from icis.methods.blockwise import Linear
+from icis.products import libraries, linear
 from icis.seeding import derive_seed
 
 INITIAL_STD = 0.02
 DEEP_UNITS = 1000
 COSINE_EPS = 1e-8
+
+
+class Linear(nn.Linear):
+    """nn.Linear whose bits do not depend on the number of threads, without gradients."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x Wᵀ + b, [N, out] from [N, in]."""
+        with torch.no_grad():
+            return linear(x, self.weight, self.bias, libraries(x))
+
 
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -60,4 +70,4 @@ def build_networks(dims: Mapping[str, int], *, hidden: int, depth: int, seed: in
             if isinstance(layer, Linear):
                 nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
                 nn.init.zeros_(layer.bias)
-    return networks
+    return networks.requires_grad_(False)
