@@ -59,6 +59,7 @@ def epoch(
         log_p = linear(images, head[0], head[1], by).log_softmax(dim=1)
         found.append(log_p.gather(1, target))
         delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / images.size(0))
+        counts[0].add_(1)  # one tensor for both
         gradients = [outer(delta, images, room, by), delta.sum(dim=0)]
         adam_update(head, gradients, first, second, counts, learning_rate)
     return torch.stack(found)

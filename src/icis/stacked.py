@@ -40,10 +40,12 @@ def adam_step(parameters: Iterable[StackedParameter], learning_rate: float) -> N
     chosen = list(parameters)
     gradients = [each.value.grad for each in chosen]
     assert all(gradient is not None for gradient in gradients)
+    counts = [each.steps for each in chosen]
+    torch._foreach_add_(counts, 1)
     adam_update(
         [each.value for each in chosen], [g for g in gradients if g is not None],
         [each.first for each in chosen], [each.second for each in chosen],
-        [each.steps for each in chosen], learning_rate,
+        counts, learning_rate,
     )  # fmt: skip
     for each in chosen:
         each.value.grad = None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from icis.adam import Adam, adam_update
+from icis.adam import adam_update
 from icis.compiled import compiled
 from icis.methods.networks import COSINE_EPS
 from icis.methods.subspace import Subspace
@@ -28,24 +28,25 @@ ROWS = 128
 
 
 class Moved(NamedTuple):
-    """Some parameters with what Adam keeps of them."""
+    """Parameters with what Adam keeps of them, and a place for their gradient.
+
+    Lists of one tensor, since Adam takes lists. ``step`` is its number, one tensor for
+    all parameters, the places are in the same memory.
+    """
 
     values: list[torch.Tensor]
     first: list[torch.Tensor]
     second: list[torch.Tensor]
-    counts: list[torch.Tensor]
+    step: list[torch.Tensor]
+    room: torch.Tensor
 
 
 class Layer(NamedTuple):
-    """Weight [out, in] and bias [out], the latter and blocks of the weight's rows with their Adam.
-
-    ``rooms`` has a place for each block's gradient; all of a training are in the same memory.
-    """
+    """Weight [out, in], and bias [out] and blocks of the weight's rows with their Adam."""
 
     weight: torch.Tensor
     bias: Moved
     blocks: list[Moved]
-    rooms: list[torch.Tensor]
 
 
 class Pairs(NamedTuple):
@@ -90,7 +91,8 @@ class PairSteps:
             subspace is not None and subspace.over == "rows",
         )
         names = ("encode_a", "encode_w", "decode_a", "decode_w")
-        self.networks = _layers([networks[name] for name in names])
+        self.count = targets.new_zeros(())
+        self.networks = _layers([networks[name] for name in names], self.count)
         self.active = torch.tensor([TERMS.index(term) for term in losses])
 
     @torch.no_grad()
@@ -100,42 +102,47 @@ class PairSteps:
         Return the active terms before each step, [K, T], in the order of ``losses``.
         """
         by = libraries(self.pairs.targets)
-        found: torch.Tensor = compiled(epoch)(self.pairs, self.networks, batches, rates, by)
+        found: torch.Tensor = compiled(epoch)(
+            self.pairs, self.networks, batches, rates, self.count, by
+        )
         return found[:, self.active.to(found.device)]
 
 
-def _layers(networks: Iterable[nn.Module]) -> list[list[Layer]]:
-    linear_layers = [
-        [each for each in network.modules() if isinstance(each, nn.Linear)] for network in networks
-    ]
-    splits = [[_blocks(each.weight.detach()) for each in layers] for layers in linear_layers]
-    most = max(block.numel() for split in splits for blocks in split for block in blocks)
-    room = splits[0][0][0].new_empty(most)
+def _layers(networks: Iterable[nn.Module], count: torch.Tensor) -> list[list[Layer]]:
+    every = [[each for each in net.modules() if isinstance(each, nn.Linear)] for net in networks]
+    sizes = [_rows(each.weight) * each.in_features for layers in every for each in layers]
+    room = count.new_empty(max(sizes))
     return [
         [
             Layer(
                 each.weight.detach(),
-                _moved(each.bias.detach()),
-                [_moved(block) for block in blocks],
-                [room[: block.numel()].view_as(block) for block in blocks],
+                _moved(each.bias.detach(), len(each.bias), count, room)[0],
+                _moved(each.weight.detach(), _rows(each.weight), count, room),
             )
-            for each, blocks in zip(layers, split, strict=True)
+            for each in layers
         ]
-        for layers, split in zip(linear_layers, splits, strict=True)
+        for layers in every
     ]
 
 
-def _moved(values: torch.Tensor) -> Moved:
-    adam = Adam([values])
-    return Moved(adam.values, adam.first, adam.second, adam.counts)
+def _moved(values: torch.Tensor, rows: int, count: torch.Tensor, room: torch.Tensor) -> list[Moved]:
+    """Return parameters in blocks of so many rows."""
+    # moments in one piece: in many small ones they would lie on small pages, and take longer
+    whole = values, torch.zeros_like(values), torch.zeros_like(values)
+    parts = zip(*(torch.split(each, rows) for each in whole), strict=True)
+    return [
+        Moved([part], [first], [second], [count], room[: part.numel()].view(part.shape))
+        for part, first, second in parts
+    ]
 
 
-def _blocks(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    if weight.device.type != "cpu":
-        return (weight,)
+def _rows(weight: torch.Tensor) -> int:
+    """Return how many rows of a weight are a block."""
     outputs, inputs = weight.shape
-    rows = min(max(BLOCK // inputs, 1), ROWS)
-    return torch.chunk(weight, -(-outputs // rows))
+    if weight.device.type != "cpu":
+        return outputs
+    blocks = -(-outputs // min(max(BLOCK // inputs, 1), ROWS))
+    return -(-outputs // blocks)  # of equal size, as ``chunk`` splits the outputs
 
 
 # --- what TorchScript compiles: it keeps to what that understands -----------------------------
@@ -146,11 +153,13 @@ def epoch(
     networks: list[list[Layer]],
     batches: list[torch.Tensor],
     rates: list[float],
+    count: torch.Tensor,
     by: Libraries,
 ) -> torch.Tensor:
     """Take the steps; return all terms before each, [K, 5], 0 for one that is left out."""
     found: list[torch.Tensor] = []
     for number in range(len(batches)):
+        count.add_(1)
         found.append(step(pairs, networks, batches[number], rates[number], by))
     return torch.stack(found)
 
@@ -212,6 +221,7 @@ def outputs(
         x = linear(x, layer.weight, layer.bias.values[0], by)
         if encodes or number + 1 < len(layers):
             x = x.relu_()
+        x = x.contiguous()
         values.append(x)
     return values
 
@@ -313,17 +323,14 @@ def move(
     Return the gradient with respect to its input, if it is needed ``further`` on.
     """
     for number in range(len(layers) - 1, -1, -1):
-        layer, x = layers[number], values[number].contiguous()
-        below = move_layer(layer, x, above, further or number > 0, rate, by)
-        adam_update(
-            layer.bias.values, [above.sum(dim=0)], layer.bias.first, layer.bias.second,
-            layer.bias.counts, rate,
-        )  # fmt: skip
+        layer, x = layers[number], values[number]
+        below = move_weight(layer, x, above, further or number > 0, rate, by)
+        update(layer.bias, torch.sum(above, dim=0), rate)
         above = below_relu(below, x) if number > 0 else below
     return above
 
 
-def move_layer(
+def move_weight(
     layer: Layer, x: torch.Tensor, above: torch.Tensor, further: bool, rate: float, by: Libraries
 ) -> torch.Tensor:
     """Move a layer's weight by the outer product of ``above`` [N, out] and its input [N, in].
@@ -335,14 +342,15 @@ def move_layer(
     below = torch.zeros_like(x)
     if further and not on_the_way:
         below = linear(above, layer.weight.t(), None, by)
-    start = 0
+    parts = above.chunk(len(layer.blocks), dim=1)  # as the weight was split
     for number in range(len(layer.blocks)):
-        block = layer.blocks[number]
-        end = start + block.values[0].size(0)
-        part = above[:, start:end]
+        block, part = layer.blocks[number], parts[number]
         if on_the_way:
             below.addmm_(part, block.values[0])
-        gradient = outer(part, x, layer.rooms[number], by)
-        adam_update(block.values, [gradient], block.first, block.second, block.counts, rate)
-        start = end
+        update(block, outer(part, x, block.room, by), rate)
     return below
+
+
+def update(moved: Moved, gradient: torch.Tensor, rate: float) -> None:
+    """Let Adam move parameters."""
+    adam_update(moved.values, [gradient], moved.first, moved.second, moved.step, rate)
