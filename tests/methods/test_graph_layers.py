@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from icis.methods import graph_layers
-from icis.methods.graph_layers import Messages, SeededDropout
+from icis.methods.graph_layers import Joined, Messages, SeededDropout
 
 WIDTH_IN = 5
 
@@ -42,7 +42,7 @@ def make_edges(nodes, neighbours, *, alone=None):
 def answer(layer, x, edges, shares):
     """Return the messages, the gradients (input first) and the running statistics."""
     x = x.clone().requires_grad_()
-    messages = layer(x, edges, shares.to(x.dtype))
+    messages = layer([x], edges, shares.to(x.dtype))
     wanted = [x, *layer.parameters()]
     gradients = torch.autograd.grad(messages, wanted, normal(*messages.shape, seed=8).to(x.dtype))
     norm = layer.activation.norm
@@ -78,7 +78,7 @@ def test_a_mean_far_from_zero_costs_no_digits():
     quick = make_messages(50, dropout=0.0)
     slow = copy.deepcopy(quick).double()
     x, edges = normal(20, WIDTH_IN, seed=7) + 30, make_edges(20, 4)
-    found, expected = (layer(x.to(t), edges[0], edges[1].to(t)) for layer, t in (
+    found, expected = (layer([x.to(t)], edges[0], edges[1].to(t)) for layer, t in (
         (quick, torch.float32), (slow, torch.float64)
     ))  # fmt: skip
     assert (found - expected).abs().max() < 2e-4
@@ -124,7 +124,7 @@ def test_the_number_of_threads_is_left_as_it_was():
 def test_shares_that_ask_for_a_gradient_get_one():
     layer, (edges, shares) = make_messages(9, dropout=0.0), make_edges(12, 3)
     x = normal(12, WIDTH_IN, seed=7)
-    layer(x, edges, shares.requires_grad_()).square().sum().backward()
+    layer([x], edges, shares.requires_grad_()).square().sum().backward()
     assert shares.grad.abs().min() > 0
 
 
@@ -132,7 +132,7 @@ def test_same_seed_same_bits_and_the_global_generators_are_left_alone():
     layers = [make_messages(50, seed=seed) for seed in (3, 3, 4)]
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     x, edges = normal(12, WIDTH_IN, seed=7), make_edges(12, 3)
-    first, same, other = (layer(x, *edges) for layer in layers)
+    first, same, other = (layer([x], *edges) for layer in layers)
     first.sum().backward()
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -179,3 +179,26 @@ def test_draws_do_not_depend_on_parts_and_go_on_from_call_to_call(monkeypatch):
     monkeypatch.setattr(graph_layers, "VALUES", 700)
     assert torch.equal(pieces, drawn(0.3))
     assert not torch.equal(pieces, drawn(0.3, seed=1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("wanted", [(True, True, True), (False, True, False)])
+def test_joined_rows_give_what_rows_put_together_give(wanted, bias):
+    layer = Joined(9, 4, bias=bias).double()
+    parts = [normal(6, width, seed=width).double() for width in (2, 3, 4)]
+    leaves = [part.clone().requires_grad_(wants) for part, wants in zip(parts, wanted, strict=True)]
+    pull = normal(6, 4).double()
+    (layer(*leaves) * pull).sum().backward()
+    found = [*(leaf.grad for leaf in leaves), *(each.grad for each in layer.parameters())]
+
+    plain = torch.nn.Linear(9, 4, bias=bias).double()
+    plain.load_state_dict(layer.state_dict())
+    whole = torch.cat(parts, dim=1).requires_grad_()
+    assert (layer(*parts) - plain(whole)).abs().max() < 1e-12
+    (plain(whole) * pull).sum().backward()
+    of_parts = whole.grad.split([2, 3, 4], dim=1)
+    expected = [part if wants else None for part, wants in zip(of_parts, wanted, strict=True)]
+    expected += [each.grad for each in plain.parameters()]
+    for ours, truth in zip(found, expected, strict=True):
+        assert (ours is None) == (truth is None)
+        assert ours is None or (ours - truth).abs().max() < 1e-12

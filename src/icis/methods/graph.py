@@ -19,7 +19,7 @@ from torch.nn import functional
 from icis.adam import Adam
 from icis.errors import IcisError
 from icis.methods.base import Progress
-from icis.methods.graph_layers import Activation, Messages, SeededDropout
+from icis.methods.graph_layers import Activation, Joined, Messages, SeededDropout
 from icis.seeding import derive_seed
 
 COPIES = 4
@@ -43,10 +43,10 @@ class DenoisingGraph(nn.Module):
         widths = [width + layer * hidden for layer in range(layers)]
         self.messages = nn.ModuleList(Messages(each, hidden, drop) for each in widths)
         self.updates = nn.ModuleList(
-            nn.Linear(each + hidden, hidden, bias=False) for each in widths[:-1]
+            Joined(each + hidden, hidden, bias=False) for each in widths[:-1]
         )
         self.activations = nn.ModuleList(Activation(hidden, drop) for _ in widths[:-1])
-        self.output = nn.Linear(widths[-1] + hidden, 2 * width)
+        self.output = Joined(widths[-1] + hidden, 2 * width)
         self._initialise(seed)
         self.to(device)
 
@@ -63,14 +63,13 @@ class DenoisingGraph(nn.Module):
         self, rows: torch.Tensor, neighbours: torch.Tensor, shares: torch.Tensor
     ) -> torch.Tensor:
         """Return refined rows [N, D + 1] for rows [N, D + 1] and their edges [N, K]."""
-        x = rows
+        x = [rows]  # side by side
         for messages, update, activation in zip(
             self.messages, self.updates, self.activations, strict=False
         ):
-            fresh = activation(update(torch.cat([x, messages(x, neighbours, shares)], dim=1)))
-            x = torch.cat([x, fresh], dim=1)
-        last = torch.cat([x, self.messages[-1](x, neighbours, shares)], dim=1)
-        residual, gate = self.output(last).chunk(2, dim=1)
+            x.append(activation(update(*x, messages(x, neighbours, shares))))
+        last = self.output(*x, self.messages[-1](x, neighbours, shares))
+        residual, gate = last.chunk(2, dim=1)
         refined: torch.Tensor = rows + torch.sigmoid(gate) * residual
         return refined
 

@@ -7,7 +7,7 @@ those of x_i and of x_j. Everywhere else, ``Messages.plain`` says what is meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -58,6 +58,46 @@ class SeededDropout(nn.Module):
         return torch.from_numpy(kept.view(np.uint8))
 
 
+class Joined(nn.Linear):
+    """nn.Linear of rows in parts [N, in_k] side by side, which are never put together.
+
+    No gradient is worked out for a part that asks for none.
+    """
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Return [parts] Wᵀ + b, [N, out]."""
+        y: torch.Tensor = _JoinedProduct.apply(self.weight, self.bias, *parts)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _JoinedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, *parts: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight, *parts)
+        ctx.widths = [part.shape[1] for part in parts]
+        first, *others = torch.split(weight, ctx.widths, dim=1)
+        y = functional.linear(parts[0], first, bias)
+        for part, columns in zip(parts[1:], others, strict=True):
+            y.addmm_(part, columns.t())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradient = gradients[0]
+        weight, *parts = ctx.saved_tensors
+        of_weight = torch.empty_like(weight)
+        for part, columns in zip(parts, of_torch.split(weight, ctx.widths, dim=1), strict=True):
+            torch.mm(gradient.t(), part, out=columns)
+        _, with_bias, *wanted = ctx.needs_input_grad
+        of_parts = [
+            gradient @ columns if wants else None
+            for wants, columns in zip(wanted, torch.split(weight, ctx.widths, dim=1), strict=True)
+        ]
+        return of_weight, gradient.sum(dim=0) if with_bias else None, *of_parts
+
+
 class Activation(nn.Module):
     """LeakyReLU(Dropout(BatchNorm(x))) of rows [N, F]."""
 
@@ -75,14 +115,17 @@ class Messages(nn.Module):
 
     def __init__(self, width_in: int, width: int, dropout: SeededDropout) -> None:
         super().__init__()
-        self.linear = nn.Linear(width_in, width, bias=False)
+        self.linear = Joined(width_in, width, bias=False)
         self.activation = Activation(width, dropout)
 
     def forward(
-        self, x: torch.Tensor, neighbours: torch.Tensor, shares: torch.Tensor
+        self, x: Sequence[torch.Tensor], neighbours: torch.Tensor, shares: torch.Tensor
     ) -> torch.Tensor:
-        """Return messages [N, F] for nodes [N, E] with neighbours and shares a_ij [N, K]."""
-        projected = self.linear(x)  # once a node: the pairs only add
+        """Return messages [N, F] for nodes [N, E] with neighbours and shares a_ij [N, K].
+
+        The nodes are in parts, side by side.
+        """
+        projected = self.linear(*x)  # once a node: the pairs only add
         quick = projected.device.type == "cpu" and projected.dtype == torch.float32
         # the quick way has no gradient for the shares, which those of edges() do not ask for
         way = self.quick if quick and not shares.requires_grad else self.plain
