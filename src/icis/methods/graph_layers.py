@@ -88,7 +88,7 @@ class _JoinedProduct(torch.autograd.Function):
         gradient = gradients[0]
         weight, *parts = ctx.saved_tensors
         of_weight = torch.empty_like(weight)
-        for part, columns in zip(parts, of_torch.split(weight, ctx.widths, dim=1), strict=True):
+        for part, columns in zip(parts, torch.split(of_weight, ctx.widths, dim=1), strict=True):
             torch.mm(gradient.t(), part, out=columns)
         _, with_bias, *wanted = ctx.needs_input_grad
         of_parts = [
