@@ -122,6 +122,9 @@ class Method(Strict):
     bias vector, in both scorers."""
     linear: ClassVar[bool] = True
     """Whether the scorers are linear heads."""
+    side_by_side: ClassVar[bool] = True
+    """Whether seeds run at once on the CPU, a thread each: not where large products fill all cores,
+    and tensors the memory."""
 
     @model_validator(mode="after")
     def _check_rescale(self) -> Self:

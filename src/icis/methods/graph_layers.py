@@ -198,7 +198,7 @@ class _PairNorm(torch.autograd.Function):
         others, offsets, counts = _both_ways(neighbours)
         counts = counts[:, None].to(x.dtype)
         pairs = neighbours.numel()
-        half = (x * counts).sum(dim=0) / (2 * pairs)  # of the pairs' mean
+        half = (counts.t() @ x).squeeze(0) / (2 * pairs)  # of the pairs' mean
         centred = x - half
         around = functional.embedding_bag(others, centred, offsets, mode="sum")
         around.addcmul_(counts, centred)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from icis.errors import IcisError
+from icis.memory import freed_memory_kept
 from icis.methods.base import Injection, InjectionProblem, Method, Progress
 from icis.methods.icis import Icis
 from icis.methods.mlp import Mlp
@@ -38,6 +39,8 @@ class Wdae(Method):
       out = in + sigmoid(gate)·residual is the noisy input;
     - the loss covers all rows of all four copies.
     """
+
+    side_by_side: ClassVar[bool] = False
 
     method: Literal["wdae"] = "wdae"
     base: Literal["mlp", "icis"] = "mlp"
@@ -135,7 +138,7 @@ class Wdae(Method):
         import torch
 
         self._check_neighbours(len(problem.known_head.classes))
-        with torch.random.fork_rng(devices=[]):  # as in fit
+        with torch.random.fork_rng(devices=[]), freed_memory_kept():  # the former as in fit
             return self._refined(problem, base, seed, device, progress)
 
     def _refined(

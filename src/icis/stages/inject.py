@@ -181,7 +181,8 @@ class _Maker:
                 bar.update()
                 return entries
 
-            found = in_threads(work, seeds, device=self.device)
+            at_once = self.cell.method.side_by_side
+            found = in_threads(work, seeds, device=self.device) if at_once else [*map(work, seeds)]
         for seed, entries in zip(seeds, found, strict=True):
             for kind, entry in entries.items():
                 made[kind][str(seed)] = entry
