@@ -294,7 +294,7 @@ def cases(*, quick: bool) -> list[Case]:
     found += [
         Case("evaluation", f"AWA2, 12 rows, {told}", "s/scorer",
              partial(evaluation, AWA2, seeds), "at most", 2),
-        Case("reading", "AWA2", "s", partial(reading, AWA2), "at most", 1.5),
+        Case("reading", "AWA2", "s", partial(reading, AWA2), "at most", 1.5, often=5),
         Case("starting", "import icis", "s", partial(starting, "-c", "import icis"),
              "seconds", 0.3, memory=False),
         Case("starting", "icis --help", "s", partial(starting, "-m", "icis", "--help"),

@@ -81,10 +81,10 @@ def run(parts: list[str], *, quick: bool, rounds: int, output: Path) -> dict[str
             results["cases"].append(measure(case, rounds, quick=quick))
             keep()
     if "tables" in parts:
-        results["tables"] = measure_tables(3, tell)
+        results["tables"] = measure_tables(rounds, tell)
         keep()
     if "growth" in parts:
-        results["growth"] = measure_growth(1 if quick else 3, quick=quick, tell=tell)
+        results["growth"] = measure_growth(1 if quick else rounds, quick=quick, tell=tell)
         draw(results["growth"], output / "growth.png")
         keep()
     return results

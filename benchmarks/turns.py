@@ -37,6 +37,8 @@ class Case:
     aim: float | None = None
     warm_up: bool = True
     memory: bool = True
+    often: int = 1
+    """So many times as many turns: those of a short work vary more."""
     most_mib: float | None = None
     """What the peak of memory should stay below."""
 
@@ -89,7 +91,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, Any]:
     """Return the seconds of all sides, their ratio and, unless quick, their peak memory."""
-    found = take_turns(case.make(), rounds, warm_up=case.warm_up)
+    found = take_turns(case.make(), rounds * case.often, warm_up=case.warm_up)
     ours, reference = list(found)[:2]
     pairs = zip(found[ours], found[reference], strict=True)
     ratios = [r / o if case.bound == "at least" else o / r for o, r in pairs]

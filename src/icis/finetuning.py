@@ -30,6 +30,7 @@ from icis.course import Course
 from icis.datasets.sources import ImageSource
 from icis.errors import IcisError
 from icis.extraction import collate
+from icis.memory import freed_memory_kept
 from icis.resuming import load_state, save_state, say
 from icis.seeding import derive_seed
 
@@ -163,7 +164,8 @@ def train_backbone(
     if partial is not None and (found := load_state(partial)) is not None:
         course.resume(*found)
         say(f"training goes on after epoch {len(course.history)} of {recipe.epochs}")
-    _epochs(course, train, holdout, progress, partial)
+    with freed_memory_kept():
+        _epochs(course, train, holdout, progress, partial)
     epoch = course.keep_selected()
     history = pl.DataFrame(course.history).select("epoch", "loss", "holdout_accuracy")
     return TrainedBackbone(model, data, epoch, history, starting_arguments(config))

@@ -21,8 +21,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep what tensors give back, for those that come after them; then let go of it.
 
     glibc gives every block of more than 32 MiB back to the system, and the next one is new memory,
-    a page fault for each 4 KiB of it: a fifth of the time of large tensors' steps. This holds for
-    the process's main thread. Other C libraries are left as they are.
+    a page fault for each 4 KiB of it (docs/performance.md has what that costs). This holds for the
+    process's main thread. Other C libraries are left as they are.
     """
     _enter()
     try:

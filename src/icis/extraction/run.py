@@ -23,6 +23,7 @@ from icis.errors import IcisError
 from icis.extraction.decoding import Chunks, Decoded, ahead, alternating
 from icis.extraction.forward import CPU_BATCH, GPU_BATCH, Forward, pick_precision
 from icis.extraction.shards import Shards
+from icis.memory import freed_memory_kept
 
 Opener = Callable[[], tuple[LoadedBackbone, ImageSource]]
 NAMED = 20
@@ -80,7 +81,7 @@ def extract(
         backbone, device=device, precision=precision, batch_size=settings.batch(device), say=_say
     )
     chunks = Chunks(source, names, backbone.data, _chunks([range(len(names))], forward, threads))
-    with closing(_decoded(chunks, device, threads)) as images:
+    with closing(_decoded(chunks, device, threads)) as images, freed_memory_kept():
         for chunk in images:
             if chunk.unreadable:
                 raise IcisError(chunk.unreadable[0])
@@ -130,7 +131,7 @@ def extract_shards(
     spans = [shards.rows(shard) for shard in todo]
     chunks = Chunks(source, shards.names, backbone.data, _chunks(spans, forward, threads))
     course = Course()
-    with closing(_decoded(chunks, device, threads)) as images:
+    with closing(_decoded(chunks, device, threads)) as images, freed_memory_kept():
         for shard, group in groupby(images, key=lambda each: each.rows.start // shards.size):
             _one_shard(shards, shard, group, forward, settings, course, progress)
     course.model_seconds = forward.seconds
