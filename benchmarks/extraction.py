@@ -35,6 +35,7 @@ from icis.compat import timm
 from icis.extraction.forward import Forward, pick_devices, pick_precision
 from icis.extraction.run import Settings, run_shards
 from icis.extraction.shards import Shards
+from icis.memory import freed_memory_kept
 from icis.stages.extract import SHARD, _write
 
 CORES = len(os.sched_getaffinity(0))
@@ -117,7 +118,7 @@ def measure(name: str, source: InMemory, images: int, repeats: int, device: str)
 
     def bare() -> None:
         cast = torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
-        with torch.inference_mode(), cast:
+        with torch.inference_mode(), cast, freed_memory_kept():
             for _ in range(passes):
                 out = model(ready)
         out.float().cpu()  # waits for a GPU

@@ -28,7 +28,7 @@ PARTS = {
     "MLflow": r"mlflow|sqlalchemy|alembic|icis/track|icis/stages/track",
     "tables and pages": r"icis/stages/(tabulate|collect|compare)|icis/(tables|comparison|shown)",
     "the graph network of wDAE": r"icis/methods/graph",
-    "trained injection": r"icis/methods/(encoders|blockwise|steps|networks|training|ensemble|program)",
+    "trained injection": r"methods/(encoders|blockwise|steps|networks|training|ensemble|program)",
     "other injection": r"icis/methods/",
     "seen heads": r"icis/base_classifier|icis/seen_programs",
     "the backbone's training": r"icis/(finetuning|course)",

@@ -61,10 +61,9 @@ def _cases(cases: list[dict[str, Any]]) -> str:
 
 
 def _judged(case: dict[str, Any]) -> tuple[str, str]:
-    """Return a case's ratio and whether its target is met, by the median or a quartile."""
+    """Return a case's ratio and whether target and aim are met, by the median or a quartile."""
     at_least = case["bound"] == "at least"
-    aim = f", aim {case['aim']:g}" if case["aim"] else ""
-    target = f"{'≥' if at_least else '≤'} {case['target']:g}{aim}"
+    target = f"{'≥' if at_least else '≤'} {case['target']:g}"
     judged = case["ratio"]
     if case["bound"] == "seconds":
         judged, target = case["sides"]["ours"], f"{target} s"
@@ -75,7 +74,9 @@ def _judged(case: dict[str, Any]) -> tuple[str, str]:
     word = "met" if met("median") else "missed"
     if word == "missed" and (met("lower_quartile") or met("upper_quartile")):
         word = "missed by less than the spread"
-    return span(case["ratio"]), f"{target}: {word}"
+    aim = case["aim"]
+    beyond = f"; aim {aim:g}: {'met' if judged['median'] >= aim else 'missed'}" if aim else ""
+    return span(case["ratio"]), f"{target}: {word}{beyond}"
 
 
 def _memory(case: dict[str, Any], ours: dict[str, Any], other: dict[str, Any]) -> str:

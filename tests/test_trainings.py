@@ -1,12 +1,14 @@
 """Trainings that several cells begin with: done once, the same bits, and never trusted blindly."""
 
+import threading
+
 import pytest
 import torch
 
 from icis import layout
 from icis.artifacts import read_frame
 from icis.config import parse_experiment
-from icis.methods import Mlp
+from icis.methods import Mlp, Wdae
 from icis.plan import Plan
 from icis.scorers import load_scorers
 from icis.stages import inject
@@ -128,3 +130,21 @@ def test_what_nobody_else_begins_with_is_not_kept(trained):
     other = {**METHODS["wdae"], "mlp": {**SMALL, "max_epochs": 2}}
     compute(planned({"mlp": METHODS["mlp"], "wdae": other}), ("wdae",))
     assert not kept()
+
+
+def test_large_trainings_follow_one_another_with_all_threads(plan, monkeypatch):
+    """Small steps gain from running at once; wDAE's products fill the cores, its tensors memory."""
+    found, refined = {}, Wdae.refined
+
+    def noted(self, *arguments, **rest):
+        found[rest["seed"]] = threading.current_thread(), torch.get_num_threads()
+        return refined(self, *arguments, **rest)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(Wdae, "refined", noted)
+    torch.set_num_threads(2)
+    try:
+        compute(planned({"wdae": METHODS["wdae"]}), ["wdae"])
+    finally:
+        torch.set_num_threads(before)
+    assert found == {seed: (threading.main_thread(), 2) for seed in (0, 1)}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from icis import layers
 from icis.methods import steps
 from icis.methods.encoders import shuffled_epochs
 from icis.methods.networks import build_networks
@@ -69,8 +70,8 @@ def test_threads_change_no_bit(rows, depth):
 @pytest.mark.parametrize(("block", "rows"), [(1, 128), (10**6, 1), (4000, 7), (10**6, 10**6)])
 def test_blocks_of_any_size_give_the_same(block, rows, monkeypatch):
     expected = trained()
-    monkeypatch.setattr(steps, "BLOCK", block)
-    monkeypatch.setattr(steps, "ROWS", rows)
+    monkeypatch.setattr(layers, "BLOCK", block)
+    monkeypatch.setattr(layers, "ROWS", rows)
     for value, other in zip(trained(), expected, strict=True):
         torch.testing.assert_close(value, other, rtol=0, atol=2e-6)
 

@@ -1,52 +1,24 @@
 """The steps of a training on (descriptor, weight) pairs, an epoch as one operation.
 
-With 16 rows a batch, a step costs what its passes over the weights' memory cost. So no whole
-gradient is ever written: on the way back a block of a layer's rows is taken into the cache once,
-for the product with the gradient from above, for its own gradient and for Adam. Gradients are
-written down rather than left to autograd, so that TorchScript can compile all of it: from Python
-the steps of seeds that run side by side would wait for its lock.
+Gradients are written down rather than left to autograd, so that TorchScript can compile all of it:
+from Python the steps of seeds that run side by side would wait for its lock.
 """
 
 # no annotations from __future__: TorchScript does not resolve those of a NamedTuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from icis.adam import adam_update
 from icis.compiled import compiled
+from icis.layers import Layer, in_blocks, move_layer
 from icis.methods.networks import COSINE_EPS
 from icis.methods.subspace import Subspace
-from icis.products import Libraries, libraries, linear, outer
+from icis.products import Libraries, libraries, linear
 
 TERMS = ("a2a", "w2w", "a2w", "w2a", "subspace")
-BLOCK = 2**18
-"""Components of a weight updated at once on the CPU; with moments and gradient 4 MiB."""
-ROWS = 128
-"""Of a block, at most: of more rows MKL's product has other bits for another number of threads."""
-
-
-class Moved(NamedTuple):
-    """Parameters with what Adam keeps of them, and a place for their gradient.
-
-    Lists of one tensor, since Adam takes lists. ``step`` is its number, one tensor for
-    all parameters, the places are in the same memory.
-    """
-
-    values: list[torch.Tensor]
-    first: list[torch.Tensor]
-    second: list[torch.Tensor]
-    step: list[torch.Tensor]
-    room: torch.Tensor
-
-
-class Layer(NamedTuple):
-    """Weight [out, in], and bias [out] and blocks of the weight's rows with their Adam."""
-
-    weight: torch.Tensor
-    bias: Moved
-    blocks: list[Moved]
 
 
 class Pairs(NamedTuple):
@@ -91,8 +63,9 @@ class PairSteps:
             subspace is not None and subspace.over == "rows",
         )
         names = ("encode_a", "encode_w", "decode_a", "decode_w")
-        self.count = targets.new_zeros(())
-        self.networks = _layers([networks[name] for name in names], self.count)
+        parameters = [_parameters(networks[name]) for name in names]
+        layers = iter(in_blocks([*chain(*parameters)]))
+        self.networks = [[*islice(layers, len(own))] for own in parameters]
         self.active = torch.tensor([TERMS.index(term) for term in losses])
 
     @torch.no_grad()
@@ -102,47 +75,13 @@ class PairSteps:
         Return the active terms before each step, [K, T], in the order of ``losses``.
         """
         by = libraries(self.pairs.targets)
-        found: torch.Tensor = compiled(epoch)(
-            self.pairs, self.networks, batches, rates, self.count, by
-        )
+        found: torch.Tensor = compiled(epoch)(self.pairs, self.networks, batches, rates, by)
         return found[:, self.active.to(found.device)]
 
 
-def _layers(networks: Iterable[nn.Module], count: torch.Tensor) -> list[list[Layer]]:
-    every = [[each for each in net.modules() if isinstance(each, nn.Linear)] for net in networks]
-    sizes = [_rows(each.weight) * each.in_features for layers in every for each in layers]
-    room = count.new_empty(max(sizes))
-    return [
-        [
-            Layer(
-                each.weight.detach(),
-                _moved(each.bias.detach(), len(each.bias), count, room)[0],
-                _moved(each.weight.detach(), _rows(each.weight), count, room),
-            )
-            for each in layers
-        ]
-        for layers in every
-    ]
-
-
-def _moved(values: torch.Tensor, rows: int, count: torch.Tensor, room: torch.Tensor) -> list[Moved]:
-    """Return parameters in blocks of so many rows."""
-    # moments in one piece: in many small ones they would lie on small pages, and take longer
-    whole = values, torch.zeros_like(values), torch.zeros_like(values)
-    parts = zip(*(torch.split(each, rows) for each in whole), strict=True)
-    return [
-        Moved([part], [first], [second], [count], room[: part.numel()].view(part.shape))
-        for part, first, second in parts
-    ]
-
-
-def _rows(weight: torch.Tensor) -> int:
-    """Return how many rows of a weight are a block."""
-    outputs, inputs = weight.shape
-    if weight.device.type != "cpu":
-        return outputs
-    blocks = -(-outputs // min(max(BLOCK // inputs, 1), ROWS))
-    return -(-outputs // blocks)  # of equal size, as ``chunk`` splits the outputs
+def _parameters(network: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    linear_layers = [each for each in network.modules() if isinstance(each, nn.Linear)]
+    return [(each.weight.detach(), each.bias.detach()) for each in linear_layers]
 
 
 # --- what TorchScript compiles: it keeps to what that understands -----------------------------
@@ -153,13 +92,12 @@ def epoch(
     networks: list[list[Layer]],
     batches: list[torch.Tensor],
     rates: list[float],
-    count: torch.Tensor,
     by: Libraries,
 ) -> torch.Tensor:
     """Take the steps; return all terms before each, [K, 5], 0 for one that is left out."""
     found: list[torch.Tensor] = []
     for number in range(len(batches)):
-        count.add_(1)
+        networks[0][0].step.add_(1)  # that of all layers
         found.append(step(pairs, networks, batches[number], rates[number], by))
     return torch.stack(found)
 
@@ -324,33 +262,6 @@ def move(
     """
     for number in range(len(layers) - 1, -1, -1):
         layer, x = layers[number], values[number]
-        below = move_weight(layer, x, above, further or number > 0, rate, by)
-        update(layer.bias, torch.sum(above, dim=0), rate)
+        below = move_layer(layer, x, above, further or number > 0, rate, by)
         above = below_relu(below, x) if number > 0 else below
     return above
-
-
-def move_weight(
-    layer: Layer, x: torch.Tensor, above: torch.Tensor, further: bool, rate: float, by: Libraries
-) -> torch.Tensor:
-    """Move a layer's weight by the outer product of ``above`` [N, out] and its input [N, in].
-
-    Return ``above`` times the weight as it was, [N, in], if it is needed ``further`` on.
-    """
-    # MKL adds up a single row by threads
-    on_the_way = further and by.mkl_at_home and x.size(0) > 1
-    below = torch.zeros_like(x)
-    if further and not on_the_way:
-        below = linear(above, layer.weight.t(), None, by)
-    parts = above.chunk(len(layer.blocks), dim=1)  # as the weight was split
-    for number in range(len(layer.blocks)):
-        block, part = layer.blocks[number], parts[number]
-        if on_the_way:
-            below.addmm_(part, block.values[0])
-        update(block, outer(part, x, block.room, by), rate)
-    return below
-
-
-def update(moved: Moved, gradient: torch.Tensor, rate: float) -> None:
-    """Let Adam move parameters."""
-    adam_update(moved.values, [gradient], moved.first, moved.second, moved.step, rate)
