@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from icis.adam import Adam, adam_update
 from icis.compiled import compiled
-from icis.layers import Layer, in_blocks, move_layer
-from icis.products import Libraries, libraries, linear
+from icis.products import Libraries, libraries, linear, outer
 
 
 class HeadSteps:
@@ -18,7 +18,7 @@ class HeadSteps:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, learning_rate: float) -> None:
         self.learning_rate = learning_rate
-        [self.layer] = in_blocks([(weight, bias)])
+        self.adam, self.room = Adam([weight, bias]), torch.empty_like(weight)
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor) -> float:
@@ -26,7 +26,11 @@ class HeadSteps:
 
         Return the mean of the losses before the steps.
         """
-        likelihoods = compiled(epoch)(x, y, batches, self.layer, self.learning_rate, libraries(x))
+        adam = self.adam
+        likelihoods = compiled(epoch)(
+            x, y, batches, adam.values, adam.first, adam.second, adam.counts, self.room,
+            self.learning_rate, libraries(x),
+        )  # fmt: skip
         return -float(likelihoods.mean(dtype=torch.float64))
 
 
@@ -34,7 +38,11 @@ def epoch(
     x: torch.Tensor,
     y: torch.Tensor,
     batches: torch.Tensor,
-    head: Layer,
+    head: list[torch.Tensor],
+    first: list[torch.Tensor],
+    second: list[torch.Tensor],
+    counts: list[torch.Tensor],
+    room: torch.Tensor,
     learning_rate: float,
     by: Libraries,
 ) -> torch.Tensor:
@@ -48,9 +56,10 @@ def epoch(
     found: list[torch.Tensor] = []
     for number in range(batches.size(0)):
         images, target = x.index_select(0, batches[number]), targets[number]
-        log_p = linear(images, head.weight, head.bias.values[0], by).log_softmax(dim=1)
+        log_p = linear(images, head[0], head[1], by).log_softmax(dim=1)
         found.append(log_p.gather(1, target))
         delta = log_p.exp_().scatter_add_(1, target, minus).mul_(1 / images.size(0))
-        head.step.add_(1)
-        move_layer(head, images, delta, False, learning_rate, by)
+        counts[0].add_(1)  # one tensor for both
+        gradients = [outer(delta, images, room, by), delta.sum(dim=0)]
+        adam_update(head, gradients, first, second, counts, learning_rate)
     return torch.stack(found)
