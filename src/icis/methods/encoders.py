@@ -120,7 +120,7 @@ class Reconstruction:
     def steps(self) -> PairSteps:
         """Return the steps of a training from its beginning."""
         return PairSteps(
-            dict(self.networks.items()),
+            {name: self.networks[name] for name in self.trained_networks()},
             self.descriptors,
             self.targets,
             losses=self.losses,

@@ -39,8 +39,8 @@ class Pairs(NamedTuple):
 class PairSteps:
     """Steps of Adam on the weighted sum of the terms, which change the networks in place.
 
-    ``networks``: the four of ``build_networks``, by name; those without an active term stay as
-    they are.
+    ``networks`` are those of ``build_networks``, by name; ``encode_w`` and ``decode_a`` may be absent
+    where no active term needs them, and stay as they are.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PairSteps:
             subspace is not None and subspace.over == "rows",
         )
         names = ("encode_a", "encode_w", "decode_a", "decode_w")
-        parameters = [_parameters(networks[name]) for name in names]
+        parameters = [_parameters(networks[name]) if name in networks else [] for name in names]
         layers = iter(in_blocks([*chain(*parameters)]))
         self.networks = [[*islice(layers, len(own))] for own in parameters]
         self.active = torch.tensor([TERMS.index(term) for term in losses])
