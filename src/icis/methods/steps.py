@@ -39,8 +39,8 @@ class Pairs(NamedTuple):
 class PairSteps:
     """Steps of Adam on the weighted sum of the terms, which change the networks in place.
 
-    ``networks`` are those of ``build_networks``, by name; ``encode_w`` and ``decode_a`` may be absent
-    where no active term needs them, and stay as they are.
+    ``networks`` are those of ``build_networks``, by name. ``encode_w`` and ``decode_a`` may be left
+    out where no active term needs them; else they then stay as they are.
     """
 
     def __init__(
