@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,9 @@ def _leave() -> None:
 
 def _set(values: dict[int, int]) -> bool:
     """Return whether there is a glibc that takes the values."""
+    if not sys.platform.startswith("linux"):
+        return False
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    if not hasattr(library, "gnu_get_libc_version"):  # another C library
         return False
     return all(library.mallopt(key, value) == 1 for key, value in values.items())

@@ -180,3 +180,16 @@ def test_a_row_in_the_span_has_no_gradient():
         about = pairs(basis=basis, over_rows=over_rows)
         value = steps.from_span(x, 1.0, about, above, Libraries(onednn=False, mkl_at_home=False))
         assert (float(value), above.abs().sum()) == (0, 0)
+
+
+def test_a_step_stays_on_its_device():
+    """Torch's device without memory stands in for a GPU: whatever left it would raise."""
+    networks = build_networks(DIMS, hidden=20, depth=2, seed=0).to("meta")
+    targets = drawn(SEEN, DIMS["w"], seed=1)
+    subspace = span(targets, over="rows", instead="").to("meta")
+    made = PairSteps(
+        networks, drawn(SEEN + UNSEEN, DIMS["a"]).to("meta"), targets.to("meta"),
+        losses=LOSSES, cosine=True, subspace=subspace,
+    )  # fmt: skip
+    terms = made([torch.arange(8), torch.tensor([SEEN, SEEN + 1])], [1e-3, 1e-3])
+    assert (terms.device.type, terms.shape) == ("meta", (2, len(LOSSES)))
