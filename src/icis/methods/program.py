@@ -28,12 +28,12 @@ from icis.methods.encoders import (
     watch_of,
 )
 from icis.methods.networks import DISTANCES
+from icis.methods.steps import TERMS
 from icis.methods.training import Objective, TrainedMethod
 from icis.stacked import StackedParameter, adam_step, repeated
 
 IDLE = 0.25
 """Share of ended trainings at which they are taken out: until then they go on for nothing."""
-TERMS = ("a2a", "w2w", "a2w", "w2a", "subspace")
 T = TypeVar("T")
 
 
@@ -245,7 +245,7 @@ class Program:
     def terms(self, rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return ``TERMS`` of a batch a member, [M, 5], from rows and which count, [M, B].
 
-        Each as in ``Reconstruction.terms``. One that a member does not train is of no meaning.
+        Each as in ``icis.methods.steps.step``. One that a member does not train is of no meaning.
         """
         seen = present & (rows < self.seen)
         a = self.descriptors[self.numbers, rows]
